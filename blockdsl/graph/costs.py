@@ -7,14 +7,14 @@ against the lowered module and against torch.utils.flop_counter.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..registry.injection import injection_shapes
 from ..registry.kinds import Shape, Sizes, kind_of
 from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm, widths
-from ..registry.options import plain, whole
+from ..registry.options import content, plain, whole
 from ..registry.pools import cls_tokens, pool_attention, pool_of, vectors_of
 from ..registry.positions import SCHEMES
 from ..registry.reads import JOINS
@@ -80,10 +80,15 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
     beside += cls_tokens(graph.nx.nodes[graph.end])
     stream = sizes._replace(seq=sizes.seq + beside)
+    alike: dict[Hashable, Cost] = {}
     for node, attrs in graph.nx.nodes(data=True):
         node_type = attrs["type"]
         if node_type == "block":
-            yield node, _block(graph, node, features, stream, node in owners, states.get(node, Kept()))
+            own, state = content(attrs["options"]), states.get(node, Kept())
+            key = attrs["kind"], own, len(graph.uses(node)), node in owners, attrs["shift"], state.window
+            if key not in alike:
+                alike[key] = _block(graph, node, features, stream, node in owners, state)
+            yield node, alike[key]
         elif node_type == "read":
             yield node, _read(graph, node, stream, node in owners)
         elif node_type == "condition":
@@ -259,7 +264,8 @@ def parameters(graph: Graph, active: bool = False) -> int:
 
 def parameters_in_words(graph: Graph) -> str:
     """How many there are, and how many of them a token uses if it does not use all."""
-    every, active = parameters(graph), parameters(graph, active=True)
+    cost = total(graph, Sizes(1, 1, 1))
+    every, active = cost.parameters, cost.active
     return f"{every:,} parameters" + (f", {active:,} active" if active != every else "")
 
 

@@ -6,7 +6,7 @@ an earlier fault run only when there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..errors import GraphError, did_you_mean
 from ..language.unparse import is_name
 from ..registry.kinds import OF_ALL_BLOCKS, SCORE_SIZES, Kind, kinds
 from ..registry.norms import final_norm, reads_condition, shares
-from ..registry.options import Option, by_name, spell
+from ..registry.options import Option, by_name, content, spell
 from ..registry.pools import SEQUENCE_POOLS, end_clash, image_pool_clash, pool_clash, pool_of
 from ..registry.positions import REPLACE_ABSOLUTE, SCHEMES
 from ..registry.reads import JOINS
@@ -182,6 +182,7 @@ def _takes(graph: Graph, node: str, what: str) -> bool:
 def _blocks(graph: Graph) -> Iterator[str]:
     known = kinds()
     declared = {name: by_name(kind.all_options()) for name, kind in known.items()}
+    judged: dict[Hashable, list[str]] = {}
     for node in graph.nodes("block"):
         attrs = graph.nx.nodes[node]
         name, options = attrs["kind"], attrs["options"]
@@ -190,10 +191,12 @@ def _blocks(graph: Graph) -> Iterator[str]:
         if name not in known:
             yield f"{node}: unknown block kind {name!r}; registered: {', '.join(sorted(known))}"
             continue
-        problems = [*_options(declared[name], options)]
-        if not problems and (clash := known[name].clash(graph.dim, options)):
-            problems.append(clash)
-        for problem in problems:
+        key = name, content(options)
+        if key not in judged:
+            judged[key] = [*_options(declared[name], options)]
+            if not judged[key] and (clash := known[name].clash(graph.dim, options)):
+                judged[key] = [clash]
+        for problem in judged[key]:
             yield f"{node}: {problem}"
         if known[name].has_scores() and options.get("dim_head", 0) is None:
             yield f"{node}: dim_head is none; in a graph it is a number"

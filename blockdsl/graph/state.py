@@ -6,11 +6,12 @@ declares, the tail of a token shift, and how far back a window is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..registry.kinds import kind_of
+from ..registry.options import content
 from ..registry.positions import SCHEMES
 from ..registry.rotary import BY_LENGTH
 from ..registry.state import State, item_bytes
@@ -62,10 +63,15 @@ class Kept:
 
 def kept(graph: Graph) -> dict[str, Kept]:
     """Block → what decoding keeps for it; blocks without any state are left out."""
-    out, windows = {}, _windows(graph)
+    declared, alike = {}, dict[Hashable, Mapping[str, State]]()
     for node in graph.nodes("block"):
-        tail, declared = graph.block(node)["shift"], graph.state(node)[1] or {}
-        pieces = {name: piece for name, piece in declared.items() if not piece.of}
+        attrs = graph.block(node)
+        key = attrs["kind"], content(attrs["options"]), len(graph.uses(node))
+        declared[node] = alike[key] = alike[key] if key in alike else graph.state(node)[1] or {}
+    out, windows = {}, _windows(graph, declared)
+    for node, own in declared.items():
+        tail = graph.block(node)["shift"]
+        pieces = {name: piece for name, piece in own.items() if not piece.of}
         shift = State((tail, graph.completed(node).dim_in)) if tail and graph.causal else None
         if pieces or shift is not None:
             out[node] = Kept(pieces, windows.get(node), shift)
@@ -136,15 +142,15 @@ def capacity(window: int | None, tokens: int) -> int:
     return tokens if window is None else min(tokens, window + SLACK)
 
 
-def _windows(graph: Graph) -> dict[str, int]:
+def _windows(graph: Graph, declared: Mapping[str, Mapping[str, State]]) -> dict[str, int]:
     """Block → how many tokens before a step's own its cache keeps; a block that keeps all is left out.
 
     Blocks that hand scores on to each other keep alike, as much as the one that sees farthest: their scores are added.
     So does a block keep what those need that read its pieces.
     """
-    chains = {node: [node] for node in graph.nodes("block")}
+    chains = {node: [node] for node in declared}
     for node in [*chains]:
-        shared = {piece.of for piece in (graph.state(node)[1] or {}).values()} - {""}
+        shared = {piece.of for piece in declared[node].values()} - {""}
         for source in (source for carries in ("scores", *sorted(shared)) for source in graph.sources(node, carries)):
             fewer, more = sorted((chains[node], chains[source]), key=len)
             if fewer is not more:
@@ -152,7 +158,7 @@ def _windows(graph: Graph) -> dict[str, int]:
                 chains |= dict.fromkeys(fewer, more)
     out: dict[str, int] = {}
     for chain in {id(chain): chain for chain in chains.values()}.values():
-        pieces = [piece for node in chain for piece in (graph.state(node)[1] or {}).values()]
+        pieces = [piece for node in chain for piece in declared[node].values()]
         per_token = [piece for piece in pieces if piece.per == "token"]
         known = [piece.window for piece in per_token if piece.window is not None]
         if known and len(known) == len(per_token):

@@ -7,7 +7,7 @@ generated reference all read that declaration. Which options exist is in `kinds`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
@@ -126,6 +126,17 @@ class Option:
             words += f" and below {self.below:g}"
         words += ", or two of them" if self.pair else ""
         return words + (" or none" if self.optional else "")
+
+
+def content(options: Mapping[str, Any]) -> Hashable:
+    """A key that options have in common exactly when all say the same: what follows from them is worked out once."""
+    values = tuple(options.values())
+    try:
+        hash(values)
+    except TypeError:  # arrays of other libraries, in a graph that was edited
+        return tuple(options), repr(values)
+    types = tuple(map(type, values))  # 1 and True are equal
+    return tuple(options), values, repr(values) if tuple in types else types
 
 
 def plain(value: Any) -> Any:
