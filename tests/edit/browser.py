@@ -100,4 +100,5 @@ def closed(page: Page) -> None:
     """Nothing is left in the browser, and nothing was written to its console but that a server was gone."""
     page.driver.execute_script("localStorage.clear(); sessionStorage.clear()")
     log = [entry["message"] for entry in page.driver.get_log("browser")]
-    assert [message for message in log if "ERR_CONNECTION_REFUSED" not in message] == []
+    others = [message for message in log if "ERR_CONNECTION_REFUSED" not in message]
+    assert others == [], others

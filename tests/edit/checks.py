@@ -120,11 +120,9 @@ def check_the_menu_inserts_models_and_macros(page: Page) -> None:
     page.keys("CONTROL+k")
     page.until(lambda: page.js("document.activeElement.id") == "query")
     page.keys(*"llama3-8b", "ENTER")
-    page.settled()
-    assert page.text == blockdsl.zoo.entry("llama3-8b").text
-    page.keys("CONTROL+z")
-    page.settled()
-    assert page.text == TEXT
+    page.until(lambda: page.text == blockdsl.zoo.entry("llama3-8b").text)
+    page.settled().keys("CONTROL+z")
+    page.until(lambda: page.text == TEXT)
     page.keys("CONTROL+k")
     page.until(lambda: page.js("document.activeElement.id") == "query")
     page.keys("ESCAPE")
