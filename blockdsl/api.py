@@ -361,6 +361,7 @@ class BlockGraph(Graph):
         detail: str = "block",
         color: str | Shade = "kind",
         seq_len: int = 1024,
+        columns: int | None = None,
         theme: str = "auto",
     ) -> str:
         """The graph as an SVG picture, in which each repeat is drawn once.
@@ -372,6 +373,7 @@ class BlockGraph(Graph):
             color: what a block's colour says: "kind", "params", "flops", "stage" or "tied"; or a `blockdsl.draw.Shade`
                 of values from elsewhere, and every block is drawn.
             seq_len: tokens a row, of the FLOPs.
+            columns: how many a stack is drawn in; None: one, or several where it is long.
             theme: "light", "dark", or "auto" for that of whoever looks at it.
 
         Raises:
@@ -382,7 +384,7 @@ class BlockGraph(Graph):
 
         streams = self.streams()
         look: Any = {"unfold": unfold, "detail": detail, "color": shades(color, streams), "seq_len": seq_len}
-        return side_by_side(streams, path, theme=theme, **look)
+        return side_by_side(streams, path, theme=theme, columns=columns, **look)
 
     def to_png(
         self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, theme: str = "light", **options: Any

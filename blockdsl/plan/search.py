@@ -220,7 +220,7 @@ class _Pieces:
         if (encoder := graph.encoder) is not None:  # all of it is around the decoder's blocks, and in one stage
             around += total_parameters(encoder)
             costs.append(Cost(flops=total_cost(encoder, Sizes(1, model.context_len, 0)).flops))
-        attended_to = attended(graph, nodes, model.seq_len) if self.cp > 1 else 0
+        attended_to = attended(graph, nodes, model.seq_len, self.cp) if self.cp > 1 else 0
         saved: dict[str, Activations] = {}
         for name in CHECKPOINTING:
             each = [local.memory[self.cp].saved(part, last and part is own[-1], name) for part in own]

@@ -68,7 +68,7 @@ def test_kills_at_any_point_of_a_save_leave_the_numbers_of_an_unbroken_run(
     code, out, err = finished(started(KILLS, *words, "--out", str(broken), restarts=len(KILLS)), 600)
     assert code == 0, err
     assert out.count("resumed   after step") == len(KILLS)
-    assert err.count("gave no answer") == len(KILLS)
+    assert err.count("failed (exitcode: -9)") == len(KILLS)
     assert numbers(broken) == numbers(unbroken)
     assert sorted(path.name for path in (broken / "checkpoints").iterdir()) == ["000027", "000030"]
     assert not [*broken.glob("*.tmp")]
@@ -110,7 +110,7 @@ def test_a_full_disk_stops_all_and_the_run_goes_on_when_there_is_space(tmp_path:
 @pytest.mark.distributed
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_saves_and_says_how_to_go_on(number: int, tmp_path: Path, text: str) -> None:
-    words = [*COMMAND, "--text", text, "--steps", "100000", "--mesh", "fsdp=2", "--val-every", "100000"]
+    words = [*COMMAND, "--text", text, "--steps", "600", "--mesh", "fsdp=2", "--val-every", "600"]
     run = tmp_path / "run"
     process = torchrun(2, *words, "--out", str(run))
     at_step(run, 5, process)
@@ -123,5 +123,8 @@ def test_a_stop_saves_and_says_how_to_go_on(number: int, tmp_path: Path, text: s
     assert (run / f"checkpoints/{last:06d}").is_dir()
     again = f"torchrun --nproc-per-node 2 -m blockdsl train --resume {run} --mesh fsdp=2"
     assert err.count(f"stopped after step {last}, saved; continue with\n  {again}\n") == 1
-    assert main(["train", "--resume", str(run), "--steps", str(last)]) == 0
-    assert xt_blocks.from_pretrained(run).state_dict().keys() == load_trained(run).state_dict().keys()
+    exported = xt_blocks.from_pretrained(run).state_dict()
+    for name, tensor in load_trained(run).state_dict().items():
+        assert torch.equal(exported[name], tensor)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert [record["step"] for record in numbers(run)] == [0, *range(1, 601), 600]

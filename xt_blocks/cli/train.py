@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import blockdsl
 from blockdsl.errors import UserError
 from blockdsl.graph.costs import parameters_in_words
-from blockdsl.plan.local import tensor_splits, whole_layers
 
 from . import output, train_flags
 from .train_flags import DEFAULTS, PATTERN, absolute, check_agrees, check_watching, new_settings, shown
@@ -239,6 +238,8 @@ def _describe(
     train, valid = len(corpus.train) / 1e6, len(corpus.valid) / 1e6
     print(f"{name:<10}{corpus.source}: {train:.2f} {unit} to train on, {valid:.2f} {unit} held out", flush=True)
     if ranks is not None:
+        from blockdsl.plan.local import tensor_splits, whole_layers  # needs networkx
+
         whole = whole_layers(tensor_splits(graph, ranks.mesh.tp))
         print(f"mesh      {ranks.mesh}" + (f"; whole on every rank of tp: {whole}" if whole else ""), flush=True)
 

@@ -40,6 +40,7 @@ from blockdsl.registry.split import Split
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..models.lower import lower_stream
 from ..models.transformer import TransformerWrapper
+from ..runtime.compiled import compile_block
 from ..runtime.modules import block_module
 from ..runtime.seeds import seed_for
 from ..runtime.stack import Stack
@@ -174,7 +175,7 @@ class Job:
                 if node not in finished:
                     finished.add(node)
                     if compile:
-                        block.compile()
+                        compile_block(block)
                     sharded(block, self.ranks)
             along = self.ranks.group("cp") if self.mesh.cp > 1 else None
             out[index] = StageLoss(net, self._autocast, self.mesh.data * self.mesh.cp, self.ranks.total, along)

@@ -32,7 +32,7 @@ from .checkpoint import Restored
 from .engine import EVALUATION_BATCH, MAX_GRADIENT_NORM, StepResult, check_step
 from .export import Export
 from .files import sync
-from .mesh_checkpoint import agreed, nothing, restore
+from .mesh_checkpoint import agreed, nothing, restore_on_ranks
 from .model import check_logits
 from .optimizer import make_optimizer, optimizers_of
 from .settings import TrainSettings
@@ -138,7 +138,7 @@ class MeshEngine:
 
     def load(self, folder: Path) -> Restored | None:
         self._written()
-        found = restore(folder, self.job, self.each)
+        found = restore_on_ranks(folder, self.job, self.each)
         if self.main:
             for path in found.damaged if found else ():
                 checkpoint.set_aside(path)

@@ -27,17 +27,17 @@ T = TypeVar("T")
 Optimizers = Sequence[torch.optim.Optimizer]
 
 
-def restore(folder: Path, job: Job, optimizers: Optimizers = ()) -> Restored | None:
+def restore_on_ranks(folder: Path, job: Job, optimizers: Optimizers = ()) -> Restored | None:
     """Read the newest checkpoint of `folder` that all ranks find whole; None when there is none at all.
 
     Raises UserError when there are some and none can be read.
     """
     found: list[Any] = [checkpoint.checkpoints_in(folder) if job.ranks.main else None]
     dist.broadcast_object_list(found, src=0)
-    return checkpoint.newest(found[0], lambda path: load(path, job, optimizers))
+    return checkpoint.newest(found[0], lambda path: load_on_ranks(path, job, optimizers))
 
 
-def load(path: Path, job: Job, optimizers: Optimizers = ()) -> dict[str, Any]:
+def load_on_ranks(path: Path, job: Job, optimizers: Optimizers = ()) -> dict[str, Any]:
     """Read weights and the optimisers' state; returns what was saved beside them, with "step".
 
     Raises UserError on all ranks when one finds it damaged, or of another model; the job then holds some of it.

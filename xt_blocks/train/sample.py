@@ -68,11 +68,11 @@ def load_job(path: Path, mesh: Mesh, device: str = "cpu", **loops: int) -> Job:
 
     run = RunFolder.open(path)
     job = Job(run.graph().with_loops(**loops), mesh, seed=run.settings.seed, device=device)
-    found, better = _best(run, mesh_checkpoint.restore(run.checkpoints, job))
+    found, better = _best(run, mesh_checkpoint.restore_on_ranks(run.checkpoints, job))
     for note in found.notes() if job.ranks.main else ():
         print(f"note: {note}", file=sys.stderr)
     if better is not None:
-        mesh_checkpoint.load(better, job)
+        mesh_checkpoint.load_on_ranks(better, job)
     return job
 
 
