@@ -168,11 +168,11 @@ def _usual(graph: Graph) -> dict[str, dict[str, Any]]:
         alike[key] += 1
         of[key] = attrs
     values: dict[str, dict[str, Counter[Any]]] = {}
-    for key, attrs in of.items():
+    for same, attrs in of.items():
         of_kind = values.setdefault(attrs["kind"], {})
         for name, value in attrs["options"].items():
             if name not in attrs["given"]:
-                of_kind.setdefault(name, Counter())[value] += alike[key]
+                of_kind.setdefault(name, Counter())[value] += alike[same]
     return {
         kind: {
             name: value

@@ -54,16 +54,17 @@ def check_blocks_and_text_light_each_other_up(page: Page) -> None:
 
 
 def check_costs_at_another_length_and_type(page: Page) -> None:
-    page.one("#length").clear()
-    page.one("#length").send_keys("7")
-    page.driver.execute_script(
-        "const s = document.getElementById('dtype'); s.value = 'int8'; s.dispatchEvent(new Event('change'))"
-    )
-    page.settled()
-    assert (
-        page.all("#totals > div")[2].get_attribute("title")
-        == f"{blockdsl.compile(TEXT).kv_cache_bytes(7, dtype='int8'):,} bytes"
-    )
+    code = """for (const [id, value] of arguments[0]) {
+        const box = document.getElementById(id);
+        box.value = value;
+        box.dispatchEvent(new Event(id === "length" ? "input" : "change"));
+    }"""
+    graph = blockdsl.compile(TEXT)
+    for length, dtype in ((7, "int8"), (1024, "float32")):
+        page.driver.execute_script(code, [["length", str(length)], ["dtype", dtype]])
+        page.settled()
+        cache = f"{graph.kv_cache_bytes(length, dtype=dtype):,} bytes"
+        assert page.all("#totals > div")[2].get_attribute("title") == cache
 
 
 def check_holding_against_a_second_text(page: Page) -> None:

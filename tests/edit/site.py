@@ -41,7 +41,7 @@ def build(folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in page.file_names():
-        (folder / name).write_bytes(page.content(name)[0])
+        (folder / name).write_bytes(page.file_content(name)[0])
     for path in STATIC.iterdir():
         shutil.copy(path, folder)
     start = folder / "page.html"
