@@ -125,6 +125,8 @@ class Edge:
         role: "rail", "branch", or what it brings beside the stream: "read", "context", "position", "scores", ...
         arrow: whether it ends in one.
         many: whether it stands for several that run side by side.
+        cut: whether its other part is elsewhere; the name of both is beside it.
+        heads: of which of its pieces, by number, the middle has an arrow's head too.
         curved: drawn as a curve from top to bottom and not with right angles.
     """
 
@@ -135,6 +137,8 @@ class Edge:
     arrow: bool = True
     curved: bool = False
     many: bool = False
+    cut: bool = False
+    heads: tuple[int, ...] = ()
 
     def moved(self, dx: float, dy: float) -> Edge:
         return replace(self, points=tuple((x + dx, y + dy) for x, y in self.points))

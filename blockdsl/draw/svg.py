@@ -88,9 +88,12 @@ class _Svg:
         points, head = edge.points, ""
         if edge.arrow and not edge.many:
             head = f'<path class="head {edge.role}" d="{arrow(points, HEAD)}"/>'
+        for i in edge.heads:
+            middle = [(a + b) / 2 for a, b in zip(*points[i : i + 2], strict=True)]
+            head += f'<path class="head {edge.role}" d="{arrow((points[i], (middle[0], middle[1])), WIDE_HEAD)}"/>'
         path = curve(points) if edge.curved else rounded(points)
-        many = " many" if edge.many else ""
-        return f'<path class="edge {edge.role}{many}" {ends} d="{path}"/>{head}'
+        marks = (" many" if edge.many else "") + (" cut" if edge.cut else "")
+        return f'<path class="edge {edge.role}{marks}" {ends} d="{path}"/>{head}'
 
     def _core(self, edge: Edge) -> str:
         """The light middle of a line that stands for several, and its head."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph
+from blockdsl.plan import memory
 from blockdsl.plan.memory import CHECKPOINTING, Activations, Checkpointing, StageMemory
 from blockdsl.plan.stages import stages
+from blockdsl.registry.kinds import kind_of
 from blockdsl.registry.norms import norms_of
 
-from .allocated import Allocated, saved_bytes
+from .allocated import Allocated, FusedNorm, saved_bytes
 
 ROWS, TOKENS, DIM = 2, 128, 32
 SIZES = {"dim": DIM, "heads": 4, "attn_dim_head": 8, "causal": True}
@@ -51,6 +54,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "short convolution of another width": ("conv(inner=48)*3", {}),
     "mamba": ("mamba*3", {}),
     "gated linear recurrence": ("rglru*3", {}),
+    "mamba-2": ("m(state=6, dim_head=8, chunk=32)*3", {}),
+    "mamba-2 in groups": (
+        "m(state=6, heads=4, dim_head=8, groups=2, kernel=2, chunk=32)*3",
+        {"ssm_gated_norm": "group"},
+    ),
+    "mamba-2 in one chunk": ("m(state=6, dim_head=8, chunk=128, gated_norm=none)*3", {}),
+    "gated linear attention": ("gla(heads=4, dim_head=6, value_dim_head=10)*3", {}),
+    "gated linear attention, decay by head": ("gla(heads=4, dim_head=6, decay=head)*3", {}),
+    "retention": ("gla(heads=4, dim_head=6, decay=fixed)*3", {}),
+    "gated delta net": ("gdn(heads=4, dim_head=6, value_dim_head=10)*3", {}),
+    "gated delta net, shared keys": ("gdn(heads=2, value_heads=4, dim_head=6)*3", {}),
+    "Kimi delta attention": ("kda(heads=4, dim_head=6, kernel=3)*3", {}),
+    "HGRN2": ("hgrn(heads=4, dim_head=6, value_dim_head=10)*3", {}),
+    "HGRN2 with a lower bound": ("hgrn(heads=4, dim_head=6, lower_bound=0.2)*3", {}),
     "parallel": ("(a & f)*3", {}),
     "norms of outputs": ("(a f)*2", {"sandwich_norm": True}),
     "norms after": ("(a f)*2", {"pre_norm": False}),
@@ -66,8 +83,9 @@ def memory_of(graph: BlockGraph, tokens: int) -> StageMemory:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_a_forward_pass_saves(name: str) -> None:
+def test_what_a_forward_pass_saves(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     text, settings = CASES[name]
+    monkeypatch.setattr(torch.nn.functional, "rms_norm", FusedNorm.rms_norm)
     graph = blockdsl.compile(text, **(SIZES | settings))
     model = xt_blocks.lower(graph)
     context = {"context": torch.randn(ROWS, TOKENS, DIM)} if graph.nodes("context") else {}
@@ -128,8 +146,11 @@ def test_what_is_alive_in_a_training_step(text: str, settings: dict[str, Any], c
     )
 
 
-def test_kinds_that_do_not_say_what_they_save() -> None:
+def test_kinds_that_do_not_say_what_they_save(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = blockdsl.compile("a gdn f", **SIZES)
+    monkeypatch.setattr(
+        memory, "kind_of", lambda name: replace(kind_of(name), saved=None) if name == "gdn" else kind_of(name)
+    )
     planned = memory_of(graph, 8).saved(stages(graph, 1)[0], True, "none")
     assert planned.unknown == ("gated delta net",)
     assert norms_of(graph.block("a0")["options"]).stream is not None

@@ -19,12 +19,12 @@ from blockdsl.errors import UserError
 from blockdsl.plan.mesh import Mesh
 
 from .answers import no_answer
+from .settings import TrainSettings, check_device
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
     from .mesh import MeshEngine
-    from .settings import TrainSettings
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Launch:
     def __init__(self, mesh: Mesh) -> None:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self.mesh, self.rank = mesh, int(os.environ["RANK"])
-        hosts = "TORCHELASTIC_RUN_ID" not in os.environ and self.rank == 0  # else torchrun does
+        hosts = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and self.rank == 0  # else torchrun does
         store = torch.distributed.TCPStore(address, port, mesh.size, is_master=hosts)  # type: ignore[attr-defined]
         self.store = torch.distributed.PrefixStore(f"start {_starts()}", store)  # type: ignore[attr-defined]
 
@@ -143,14 +143,14 @@ def process_group(command: str, mesh: str | None, device: str, seconds: float | 
     Raises:
         UserError: the mesh has another number of ranks than were started; or, later, a rank did not come.
     """
-    wanted, there = None if mesh is None else Mesh.parse(mesh), int(os.environ.get("WORLD_SIZE", "1"))
-    wanted = Mesh(fsdp=there) if wanted is None else wanted
-    if wanted.size != there:
-        started = "this is one process" if there == 1 else f"torchrun started {there}"
-        start = f"torchrun --nproc-per-node {wanted.size} -m blockdsl {command} --mesh {wanted} ..."
-        raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {start}")
-    if seconds is not None and not seconds > 0:
-        raise UserError(f"--timeout must be more than 0 seconds, not {seconds:g}")
+    there = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        wanted = _checked(command, mesh, device, seconds, there)
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            raise
+        time.sleep(GRACE)  # torchrun ends all ranks when one has ended, and the first has to say it
+        raise Silent from error
     if there == 1:
         yield None
         return
@@ -169,6 +169,19 @@ def process_group(command: str, mesh: str | None, device: str, seconds: float | 
             raise launch.told(error, seconds) from error
         finally:
             dist.destroy_process_group()
+
+
+def _checked(command: str, mesh: str | None, device: str, seconds: float | None, there: int) -> Mesh:
+    wanted = Mesh(fsdp=there) if mesh is None else Mesh.parse(mesh)
+    if wanted.size != there:
+        started = "this is one process" if there == 1 else f"torchrun started {there}"
+        start = f"torchrun --nproc-per-node {wanted.size} -m blockdsl {command} --mesh {wanted} ..."
+        raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {start}")
+    if seconds is not None and not seconds > 0:
+        raise UserError(f"--timeout must be more than 0 seconds, not {seconds:g}")
+    if there > 1:
+        check_device(device)
+    return wanted
 
 
 @contextmanager
