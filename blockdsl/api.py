@@ -54,7 +54,11 @@ def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
         TypeError: an unknown setting; the message names the nearest.
         UserError: a setting's value is out of range, or settings clash.
     """
-    stack = resolve(pattern, **settings)
+    return made(resolve(pattern, **settings), pattern)
+
+
+def made(stack: ResolvedPattern, pattern: Pattern | str) -> BlockGraph:
+    """The graph of a pattern that is resolved. Raises as `compile` does."""
     graph = _compiled(stack)
     if stack.encoder is None:
         return graph

@@ -57,7 +57,7 @@ class Column:
         Args:
             count: how many columns; None: one, or more where that is too long.
         """
-        drawn = tree(self.faces.captions, items, self.unfold)
+        drawn = self.drawn = tree(self.faces.captions, items, self.unfold)
         self.faces.measure(block.node for block in drawn_blocks(drawn.parts))
         for wire in drawn.wires:
             self.arriving.setdefault(wire.target, []).append(wire)
