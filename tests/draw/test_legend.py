@@ -9,6 +9,7 @@ import pytest
 
 import blockdsl
 from blockdsl.draw import side_by_side
+from blockdsl.draw.colors import short
 
 from .reading import SVG, check
 
@@ -74,3 +75,7 @@ def test_a_picture_has_a_name() -> None:
     assert (
         root.findtext(f"{SVG}title") == root.get("aria-label") == "dim 16 · 2 heads of 4 · 4 blocks · 5,440 parameters"
     )
+
+
+def test_a_number_that_rounds_up_has_the_next_letter() -> None:
+    assert [short(n) for n in (999_885_952, 999_400_000, 999.6, 8_030_261_248)] == ["1 G", "999 M", "1 k", "8.03 G"]
