@@ -16,7 +16,18 @@ from . import columns
 from .face import SHOULDER, STUB, Faces
 from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, clear, lanes
 from .operations import adds, replaces
-from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts, drawn_blocks, leaves
+from .parts import (
+    DrawnBlock,
+    DrawnBranches,
+    DrawnLabel,
+    DrawnRead,
+    DrawnRepeat,
+    DrawnSide,
+    DrawnSkip,
+    Parts,
+    drawn_blocks,
+    leaves,
+)
 from .placed import ColumnPart
 from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, size
 from .tree import tree
@@ -46,7 +57,7 @@ class Column:
         Args:
             count: how many columns; None: one, or more where that is too long.
         """
-        drawn = tree(self.faces.captions, items, self.unfold)
+        drawn = self.drawn = tree(self.faces.captions, items, self.unfold)
         self.faces.measure(block.node for block in drawn_blocks(drawn.parts))
         for wire in drawn.wires:
             self.arriving.setdefault(wire.target, []).append(wire)
@@ -109,6 +120,8 @@ class Column:
         """Parts one below the other."""
         for part in parts:
             piece.y += GAP
+            if type(part) is DrawnBlock and self.faces.captions.gap(part.node):
+                piece.node, piece.rail = part.node, piece.y  # the stream begins here, after a gap
             if isinstance(part, DrawnLabel):
                 self._label(piece, part)
             elif isinstance(part, DrawnSkip):
@@ -117,6 +130,8 @@ class Column:
                 self._read(piece, part)
             elif isinstance(part, DrawnBlock):
                 self._block(piece, part)
+            elif isinstance(part, DrawnSide):
+                self._side(piece, part)
             elif isinstance(part, DrawnBranches):
                 self._branches(piece, part)
             else:
@@ -173,6 +188,8 @@ class Column:
         down = ((0.0, piece.rail), (0.0, piece.y))
         piece.scene.edges.append(Edge("rail", piece.node, skip.node, down, arrow=False))
         piece.y = piece.rail = piece.y + 2 * RADIUS
+        if self.graph.node_type(skip.node) == "sum":
+            piece.node = skip.node
 
     def _meet(self, piece: ColumnPart, part: DrawnBlock, box: Box) -> None:
         """What streams of further up arrive at."""
@@ -227,6 +244,30 @@ class Column:
             for column in side:
                 self._place(piece, column, x + column.left, branches.node, spread, gather)
                 x += column.left + column.right + BETWEEN
+
+    def _side(self, piece: ColumnPart, side: DrawnSide) -> None:
+        """A way beside the rail, at its left, that begins at it and ends in what is read of it further down."""
+        (parts,), top = side.columns, piece.y
+        own = [*leaves(parts)]
+        entering = lanes(w for n in own for w in self.arriving.get(n, ()) if w.source not in own)
+        leaving = lanes(w for n in own for w in self.leaving.get(n, ()) if w.target not in own)
+        start = top + LANE * len(entering)
+        column = ColumnPart(start + GAP / 2, piece.node, start, start)
+        self._chain(column, parts)
+        end = ((0.0, column.rail), (0.0, column.y))
+        column.scene.edges.append(Edge("rail", column.node, column.node, end, arrow=False))
+        above = {lane: top + LANE * i for i, lane in enumerate(entering)}
+        below = {lane: column.y + LANE * (i + 0.5) for i, lane in enumerate(leaving)}
+        piece.y = column.y + LANE * len(leaving)
+        self._channel(column, above, below)
+        x = -STUB - column.right
+        piece.left = max(piece.left, column.left - x)
+        moved = Scene("")
+        moved.add(column.scene, x)
+        head = ((0.0, start), (x, start))
+        moved.edges = [replace(e, points=(*head, *e.points[1:])) if e.points[0] == head[1] else e for e in moved.edges]
+        piece.scene.add(moved)
+        piece.ports += [port.moved(x) for port in column.ports]
 
     def _branch(self, parts: Parts, base: str, top: float) -> ColumnPart:
         """One column: a lone block in its own line, others beside a rail of their own that ends in their gain."""

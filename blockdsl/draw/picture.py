@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..graph.layout import blocks_of
+from ..graph.costs import stage_title
 from ..registry.options import whole
+from .alt import alt_text
 from .captions import Captions
 from .choices import DETAILS, check_choice
 from .colors import BY_COST, Colors, colors, heats
@@ -19,8 +20,10 @@ from .face import SHOULDER, SOURCE, STUB, Faces
 from .header import stack_facts, stack_settings
 from .lanes import LANE, NEAR
 from .layered import DOWN, layered
+from .legend import add_legend
+from .parts import DrawnBlock, Parts
 from .placed import ColumnPart
-from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text, size, widest
+from .scene import RADIUS, Box, Edge, Rect, Scene, Text, size, widest
 from .shade import Shade
 from .widths import wrapped
 
@@ -51,7 +54,7 @@ def picture(
     drawn = _Picture(graph, unfold, detail, color, seq_len, columns)
     scene = drawn.scene
     drawn.head(_head_scale(scene.extent.width))
-    _legend(scene, drawn.colors.legend)
+    add_legend(scene, drawn.colors.legend)
     return scene
 
 
@@ -104,9 +107,10 @@ def pictures(
         before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
         x = round(dx + extent.right) + APART
         whole.title += (" · " if whole.title else "") + f"{name}: {scene.title}"
+        whole.alt += (" " if whole.alt else "") + f"{name}: {scene.alt}"
     top = whole.extent.y - 18
     whole.labels += [heading.moved(0, top) for heading in headings]
-    _legend(whole, tuple(legend))
+    add_legend(whole, tuple(legend))
     return whole
 
 
@@ -135,17 +139,6 @@ def _into(output: Box, context: Box, x: float) -> Edge:
     return Edge("context", output.node, context.node, points)
 
 
-def _legend(scene: Scene, entries: tuple[tuple[str, str], ...]) -> None:
-    if not entries:
-        return
-    extent = scene.extent
-    y = extent.bottom + 20
-    for hue, meaning in entries:
-        label = Text(extent.x + 22, y + 10.5, meaning, "note")
-        scene.keys.append(Key(hue, Rect(extent.x, y, 14, 14), label))
-        y += 20
-
-
 def _head_scale(wide: float) -> float:
     """How much larger the text above a picture is where the picture is so wide that it will be shown smaller."""
     return min(1.4, max(1.0, wide / COLUMN))
@@ -171,7 +164,7 @@ class _Picture:
         beside: Graph | None = None,
     ) -> None:
         check_choice("detail", detail, DETAILS)
-        captions = Captions(graph, beside)
+        captions = Captions(graph, beside, sides=True)
         details = Details(graph, captions, seq_len)
         self.graph, self.feeds = graph, feeds
         self.colors = color if isinstance(color, Colors) else colors(graph, details, color)
@@ -179,14 +172,16 @@ class _Picture:
         self.scene = Scene(details.title())
         self.settings = stack_settings(captions) if detail == "block" else []
         items = captions.items
-        if items is None or {*blocks_of(items)} != {*graph.nodes("block"), *graph.nodes("read")}:
+        if items is None:
             self.feeds = False
             self.scene.add(layered(graph, self.faces))
+            self.scene.alt = self._alt([("", tuple(DrawnBlock((node,)) for node in graph.nodes("block")))])
             self.middle = self.scene.extent.x + self.scene.extent.width / 2
             return
         unfold = unfold or isinstance(color, Shade)  # blocks of a repeat are alike, and their shades may not be
         count = None if columns is None else whole("columns", columns, 1)
-        pieces = Column(graph, self.faces, unfold).stack(items, 0.0, count)
+        column = Column(graph, self.faces, unfold)
+        pieces = column.stack(items, 0.0, count)
         self.left = STUB + self.faces.width
         self.middle = (SHOULDER - self.left) / 2
         self.feeds = self.feeds and len(pieces) == 1
@@ -196,6 +191,14 @@ class _Picture:
         for piece in pieces:
             self.scene.add(piece.scene)
         self._sources(pieces)
+        named = graph.stages != [None]
+        stages = column.drawn.stages
+        self.scene.alt = self._alt([(f"stage {stage_title(graph, i)}" if named else "", parts) for i, parts in stages])
+
+    def _alt(self, stages: list[tuple[str, Parts]]) -> str:
+        lines = {box.node: [text.text for text in box.texts] for box in self.scene.boxes}
+        written = {node: " · ".join(texts).replace(" · ", ": ", 1) for node, texts in lines.items()}
+        return alt_text(written[self.graph.start], stages, written[self.graph.end], self.faces.in_words)
 
     @property
     def wide(self) -> float:
@@ -258,7 +261,8 @@ class _Picture:
     def _output(self, piece: ColumnPart) -> None:
         y = piece.y + GAP + 4
         self.scene.boxes.append(self.faces.output(piece.x - self.left, y, self.wide))
-        self.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((piece.x, piece.rail), (piece.x, y))))
+        if not self.faces.captions.gap(self.graph.end):
+            self.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((piece.x, piece.rail), (piece.x, y))))
 
     def _sources(self, pieces: list[ColumnPart]) -> None:
         """The context and the positions that blocks read, and the lanes from them.

@@ -165,11 +165,21 @@ class Frame:
 
 @dataclass(frozen=True)
 class Key:
-    """A colour of the legend and what it stands for."""
+    """An entry of the legend: a colour, the sign of a sum or a line, and what it stands for.
+
+    Attributes:
+        hue: the class of the colour; empty: it is a sign, or a line.
+        sign: as a Box has it; line: the role of an Edge, or "many".
+    """
 
     hue: str
     swatch: Rect
     label: Text
+    sign: str = "+"
+    line: str = ""
+
+    def moved(self, dx: float, dy: float) -> Key:
+        return replace(self, swatch=self.swatch.moved(dx, dy), label=self.label.moved(dx, dy))
 
 
 @dataclass
@@ -177,12 +187,13 @@ class Scene:
     """A whole picture.
 
     Attributes:
-        title: what it shows, in a line.
+        title: what it shows, in a line; alt: all of it, in sentences.
         frames: those around others first.
         head: lines above all of it.
     """
 
     title: str
+    alt: str = ""
     boxes: list[Box] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)

@@ -223,16 +223,21 @@ class _Pieces:
         if (encoder := graph.encoder) is not None:  # all of it is around the decoder's blocks, and in one stage
             around += total_parameters(encoder)
             costs.append(Cost(flops=total_cost(encoder, Sizes(1, model.context_len, 0)).flops))
-        attended_to = attended(graph, nodes, model.seq_len, self.cp) if self.cp > 1 else 0
+        read = attended(graph, nodes, model.seq_len, self.cp) if self.cp > 1 else {}
+        by_stage: dict[int, int] = {}  # of the pattern
+        for node, count in read.items():
+            at = graph.nx.nodes[node]["stage"]
+            by_stage[at] = by_stage.get(at, 0) + count
+        # of what is read, that of a part which is computed again is there at once
+        at_once = {"none": 0, "block": max(read.values(), default=0), "stage": max(by_stage.values(), default=0)}
         saved: dict[str, Activations] = {}
         for name in CHECKPOINTING:
             each = [local.memory[self.cp].saved(part, last and part is own[-1], name) for part in own]
-            kept = name == "none"
             saved[name] = Activations(
                 sum(part.streams for part in each),
-                sum(part.held for part in each) + attended_to * kept,
+                sum(part.held for part in each) + (sum(read.values()) if name == "none" else 0),
                 max(part.working_streams for part in each),
-                max(part.working for part in each) + attended_to * (not kept),
+                max(part.working for part in each) + at_once[name],
                 tuple(dict.fromkeys(title for part in each for title in part.unknown)),
             )
         sizes = Sizes(1, self.tokens, model.context_len)
@@ -257,7 +262,7 @@ class _Pieces:
                 "stage": self.tokens * (sum(sums.values()) - len(last_of_each & {*sums}) * graph.dim),
             },
             alike=sum(local.alike.get(node, 0) for node in blocks),
-            attended=attended_to,
+            attended=sum(read.values()),
             crossing=sum(crossing_bytes(graph, value, sizes, model.setup.item) for cut in cuts for value in cut),
             shared=sum(self._shared_numbers(node) for node in common),
             sharers=max((len({i % self.pp for i in where}) for where in common.values()), default=1),

@@ -78,14 +78,17 @@ def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int) -> in
     return item * rows * int(numbers[value.carries]()) if value.carries in numbers else 0
 
 
-def attended(graph: Graph, nodes: Sequence[str], seq_len: int, ranks: int) -> int:
-    """Numbers of the keys and values, of all tokens of a row, that these blocks' own attentions read; and of the last
-    tokens of each rank that token shifts read."""
-    states = kept(graph)
-    own = [states[node] for node in nodes if node in states]
-    pieces = [piece for each in own for piece in each.pieces.values() if piece.per == "token"]
-    tails = [each.shift for each in own if each.shift is not None]
-    return seq_len * sum(piece.numbers for piece in pieces) + ranks * sum(tail.numbers for tail in tails)
+def attended(graph: Graph, nodes: Sequence[str], seq_len: int, ranks: int) -> dict[str, int]:
+    """Block → numbers of the keys and values, of all tokens of a row, that its own attention reads, and of the last
+    tokens of each rank that its token shift reads."""
+    states, out = kept(graph), {}
+    for node in nodes:
+        if node in states:
+            pieces = [piece for piece in states[node].pieces.values() if piece.per == "token"]
+            tail = states[node].shift
+            shifted = 0 if tail is None else ranks * tail.numbers
+            out[node] = seq_len * sum(piece.numbers for piece in pieces) + shifted
+    return out
 
 
 def summed_alike(graph: Graph, nodes: Sequence[str], splits: Mapping[str, Split | str], ranks: int) -> int:

@@ -28,6 +28,7 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("(a f)*2", {}),
     "glu, one key head, tied embedding": ("(a f)*3", {"ff_glu": True, "attn_one_kv_head": True, "tie_embedding": True}),
     "computed again": ("(a f)*2", {"checkpoint": "block", "use_rmsnorm": True}),
+    "token shift": ("(a f)*2", {"shift_tokens": 1}),
     "stages computed again": ("(a f)*2 | (a & f) a", {"checkpoint": "stage"}),
 }
 OPERATIONS = {

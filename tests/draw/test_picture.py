@@ -581,7 +581,7 @@ def test_positions_say_of_which_sort_they_are() -> None:
 def test_a_gated_residual_has_a_sign_of_its_own_and_is_told_in_text() -> None:
     graph = blockdsl.compile("a f(gate_residual=false)", dim=16, gate_residual=True)
     signs = [path.get("d", "") for path in ElementTree.fromstring(graph.to_svg()).iter() if path.get("class") == "sign"]
-    gate, plus = signs
+    gate, plus, _ = signs  # and that of the legend
     assert gate.count("v") == 2, "two triangles"
     assert plus.count("h") == 1
     assert "self-attention · a GRU cell in place of the add" in graph.to_text()

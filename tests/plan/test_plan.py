@@ -199,6 +199,17 @@ def test_what_cp_sends() -> None:
     }
 
 
+def test_what_is_gathered_along_cp_is_held_by_what_is_computed_again() -> None:
+    graph, kv = compiled("(a f)*2 | a f"), 2 * TOKENS * DIM * 4
+    plans = {name: planned(graph, "cp=2", checkpoint=name).best.shares[0] for name in ("none", "block", "stage")}
+    halves = {
+        name: planned(graph, "dp=1", checkpoint=name, seq_len=TOKENS // 2).best.shares[0].activation_bytes[name]
+        for name in plans
+    }
+    held = {name: share.activation_bytes[name] - halves[name] for name, share in plans.items()}
+    assert held == {"none": 3 * kv, "block": kv, "stage": 2 * kv}
+
+
 @pytest.mark.parametrize("ranks", [2, 3, 5])
 def test_bytes_on_the_wire_of_a_ring(ranks: int) -> None:
     """What a rank sends when chunks go round a ring, step by step, until all have what they need."""
