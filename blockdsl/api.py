@@ -15,7 +15,9 @@ from .errors import GraphError, UserError, did_you_mean
 from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens, written
 from .graph.compile import build
 from .graph.diff import Difference
+from .graph.editable import Editable
 from .graph.graph import Graph
+from .graph.in_words import in_words
 from .graph.resolve import ResolvedPattern, resolve
 from .language.join import join, of_both
 from .language.pattern import Pattern, parse
@@ -52,7 +54,11 @@ def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
         TypeError: an unknown setting; the message names the nearest.
         UserError: a setting's value is out of range, or settings clash.
     """
-    stack = resolve(pattern, **settings)
+    return made(resolve(pattern, **settings), pattern)
+
+
+def made(stack: ResolvedPattern, pattern: Pattern | str) -> BlockGraph:
+    """The graph of a pattern that is resolved. Raises as `compile` does."""
     graph = _compiled(stack)
     if stack.encoder is None:
         return graph
@@ -70,7 +76,8 @@ def _compiled(stack: ResolvedPattern) -> BlockGraph:
     return graph._with(model, given, "compile")
 
 
-class BlockGraph(Graph):
+@in_words
+class BlockGraph(Editable):
     """A stack of blocks as a graph.
 
     Attributes:
@@ -220,7 +227,7 @@ class BlockGraph(Graph):
         Args:
             active: only those that one token uses: of experts, those that are chosen for it.
         """
-        return costs.parameters(self, active)
+        return costs.parameters(self.lint(), active)
 
     def flops(self, seq_len: int, batch: int = 1, context_len: int | None = None) -> int:
         """Floating-point operations of one forward pass, two a multiply-add, as torch.utils.flop_counter counts.
@@ -230,7 +237,7 @@ class BlockGraph(Graph):
             batch: rows.
             context_len: tokens of the context a row; seq_len when not given.
         """
-        return costs.flops(self, seq_len, batch, context_len)
+        return costs.flops(self.lint(), seq_len, batch, context_len)
 
     def kv_cache_bytes(
         self, seq_len: int, batch: int = 1, dtype: str = "float32", context_len: int | None = None
@@ -240,7 +247,7 @@ class BlockGraph(Graph):
         Args:
             dtype: of the cache, by torch's name ("bfloat16") or as a torch dtype.
         """
-        return costs.kv_cache_bytes(self, seq_len, batch, dtype, context_len)
+        return costs.kv_cache_bytes(self.lint(), seq_len, batch, dtype, context_len)
 
     def plan(
         self, mesh: Mesh | str | None = None, *, gpus: int | None = None, seq_len: int, batch: int, **setup: Any
@@ -357,6 +364,7 @@ class BlockGraph(Graph):
         detail: str = "block",
         color: str | Shade = "kind",
         seq_len: int = 1024,
+        columns: int | None = None,
         theme: str = "auto",
     ) -> str:
         """The graph as an SVG picture, in which each repeat is drawn once.
@@ -368,6 +376,7 @@ class BlockGraph(Graph):
             color: what a block's colour says: "kind", "params", "flops", "stage" or "tied"; or a `blockdsl.draw.Shade`
                 of values from elsewhere, and every block is drawn.
             seq_len: tokens a row, of the FLOPs.
+            columns: how many a stack is drawn in; None: one, or several where it is long.
             theme: "light", "dark", or "auto" for that of whoever looks at it.
 
         Raises:
@@ -378,7 +387,7 @@ class BlockGraph(Graph):
 
         streams = self.streams()
         look: Any = {"unfold": unfold, "detail": detail, "color": shades(color, streams), "seq_len": seq_len}
-        return side_by_side(streams, path, theme=theme, **look)
+        return side_by_side(streams, path, theme=theme, columns=columns, **look)
 
     def to_png(
         self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, theme: str = "light", **options: Any
@@ -443,7 +452,7 @@ class BlockGraph(Graph):
         return self.to_text()
 
     def __repr__(self) -> str:
-        blocks = sum(len(stream.nodes("block")) for stream in self.streams().values())
+        blocks = len(self.nodes("block")) + (0 if self.encoder is None else len(self.encoder.nodes("block")))
         text = self.pattern
         text = f"{written.EDITED}{text[len(written.EDITED) :]!r}" if text.startswith(written.EDITED) else repr(text)
         return f"BlockGraph({text}, dim={self.nx.graph.get('dim')}, blocks={blocks})"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from ..graph.layout import Chain, blocks_of, chain
+from ..graph.layout import Chain, Side, blocks_of, chain, whole
 from ..registry.kinds import kind_of
-from ..registry.options import by_name, spell
+from ..registry.options import by_name, content, spell
 from ..registry.positions import SCHEMES
 from . import reads
 from .operations import gated
@@ -21,6 +22,7 @@ class Captions:
 
     Args:
         beside: another graph, whose usual options go without saying here too.
+        sides: whether the drawing can show ways of the stream beside the main one.
 
     Raises:
         GraphError: the graph cannot be read at all.
@@ -34,12 +36,13 @@ class Captions:
         taken: labels of blocks by which others take keys, values or scores.
     """
 
-    def __init__(self, graph: Graph, beside: Graph | None = None) -> None:
+    def __init__(self, graph: Graph, beside: Graph | None = None, sides: bool = False) -> None:
         from ..graph.lint import check_readable
 
         check_readable(graph)
         self.graph = graph
-        self.items = chain(graph)
+        self.items = whole(graph) if sides else chain(graph)
+        self.told: dict[Hashable, list[tuple[str, Any]]] = {}  # of blocks that are alike, the options to show
         self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
         self.before: dict[str, str] = {}
         self._walk(self.items or (), graph.start)
@@ -72,11 +75,17 @@ class Captions:
             if isinstance(item, str):
                 self.before[item] = at
                 at = item
+            elif isinstance(item, Side):
+                self._walk(item.chain, at)
             else:
                 for branch in item.branches:
                     self._walk(branch, at)
                 at = item.sum
         self.before[self.graph.end] = at  # at last that of the whole chain
+
+    def gap(self, node: str) -> bool:
+        """Whether a node reads no stream, though it stands after another."""
+        return node in self.before and not {*self.graph.sources(node, "stream"), *self.graph.sources(node, "base")}
 
     def own(self, node: str) -> tuple[str, ...]:
         """The labels of a block that another takes something from by them."""
@@ -92,10 +101,13 @@ class Captions:
         Each as its name, and as a pattern spells it.
         """
         attrs = self.graph.nx.nodes[node]
-        usual = self.usual[attrs["kind"]].items()
-        said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
-        named = {*attrs["given"], *(k for k in kind_of(attrs["kind"]).shown if attrs["options"].get(k) is not None)}
-        shown = [(k, v) for k, v in attrs["options"].items() if k in named or (k, v) not in said]
+        key = attrs["kind"], content(attrs["options"]), tuple(attrs["given"])
+        if key not in self.told:
+            usual = self.usual[attrs["kind"]].items()
+            said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
+            named = {*attrs["given"], *(k for k in kind_of(attrs["kind"]).shown if attrs["options"].get(k) is not None)}
+            self.told[key] = [(k, v) for k, v in attrs["options"].items() if k in named or (k, v) not in said]
+        shown = self.told[key]
         return [(name, f"{name}={self._said(node, name, value)}".removesuffix("=")) for name, value in shown]
 
     def _said(self, node: str, name: str, value: Any) -> str:
@@ -155,13 +167,19 @@ class Captions:
 
 def _usual(graph: Graph) -> dict[str, dict[str, Any]]:
     """For each kind, the options that more than half of the blocks whose text does not set them have."""
-    values: dict[str, dict[str, Counter[Any]]] = {}
+    alike: Counter[Hashable] = Counter()
+    of: dict[Hashable, Any] = {}
     for node in graph.nodes("block"):
         attrs = graph.nx.nodes[node]
+        key = attrs["kind"], content(attrs["options"]), tuple(attrs["given"])
+        alike[key] += 1
+        of[key] = attrs
+    values: dict[str, dict[str, Counter[Any]]] = {}
+    for same, attrs in of.items():
         of_kind = values.setdefault(attrs["kind"], {})
         for name, value in attrs["options"].items():
             if name not in attrs["given"]:
-                of_kind.setdefault(name, Counter())[value] += 1
+                of_kind.setdefault(name, Counter())[value] += alike[same]
     return {
         kind: {
             name: value

@@ -118,7 +118,7 @@ def _range(values: list[float]) -> str:
 def short(value: float) -> str:
     """A number with three figures: 1.05 M."""
     for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if value >= 10**power:
+        if value >= 0.9995 * 10**power:  # 999,885,952 is 1 G
             return f"{value / 10**power:.3g} {letter}"
     return f"{value:.3g}"
 

@@ -6,15 +6,29 @@ read beside the stream comes in from the left, and what is read of the stream it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..graph.costs import stage_title
 from ..graph.layout import Chain
+from . import columns
 from .face import SHOULDER, STUB, Faces
 from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, clear, lanes
 from .operations import adds, replaces
-from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts, drawn_blocks, leaves
+from .parts import (
+    DrawnBlock,
+    DrawnBranches,
+    DrawnLabel,
+    DrawnRead,
+    DrawnRepeat,
+    DrawnSide,
+    DrawnSkip,
+    Parts,
+    drawn_blocks,
+    leaves,
+)
+from .placed import ColumnPart
 from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, size
 from .tree import tree
 from .widths import broken
@@ -29,54 +43,6 @@ BETWEEN = 18.0  # branches
 HEADING = 17.0  # of a stage
 
 
-@dataclass
-class ColumnPart:
-    """Parts that are placed.
-
-    Attributes:
-        y: where they end.
-        node, rail: the rail continues after this node, from this y.
-        left, right: how far they extend from the rail.
-        start: the y where the rail began.
-    """
-
-    y: float
-    node: str
-    rail: float
-    start: float
-    left: float = 0.0
-    right: float = RADIUS
-    scene: Scene = field(default_factory=lambda: Scene(""))
-    ports: list[Port] = field(default_factory=list)
-
-    def next(self) -> ColumnPart:
-        """An empty one that goes on where this ends."""
-        return ColumnPart(self.y, self.node, self.rail, self.start)
-
-    def take(self, other: ColumnPart) -> None:
-        """Put what another has into this one, which then ends where the other does."""
-        self.scene.add(other.scene)
-        self.ports += other.ports
-        self.y, self.node, self.rail = other.y, other.node, other.rail
-        self.left, self.right = max(self.left, other.left), max(self.right, other.right)
-
-    def step(self, node: str, top: float, bottom: float) -> None:
-        """Lead the rail to a node on it, and on from there."""
-        self.scene.edges.append(Edge("rail", self.node, node, ((0.0, self.rail), (0.0, top)), arrow=False))
-        self.node, self.rail = node, bottom
-        self.y = max(self.y, self.rail)
-
-    def extent(self, at: int) -> float:
-        """How far it extends to a side."""
-        return self.left if at == LEFT else self.right
-
-    def widen(self, at: int, extent: float) -> None:
-        if at == LEFT:
-            self.left = max(self.left, extent)
-        else:
-            self.right = max(self.right, extent)
-
-
 class Column:
     """Places the parts of one graph."""
 
@@ -85,16 +51,48 @@ class Column:
         self.arriving: dict[End, list[Wire]] = {}
         self.leaving: dict[End, list[Wire]] = {}
 
-    def stack(self, items: Chain, top: float) -> ColumnPart:
-        """All stages, on a rail that starts at `top`."""
-        drawn = tree(self.faces.captions, items, self.unfold)
+    def stack(self, items: Chain, top: float, count: int | None = None) -> list[ColumnPart]:
+        """All stages in columns, each on a rail that starts at `top`.
+
+        Args:
+            count: how many columns; None: one, or more where that is too long.
+        """
+        drawn = self.drawn = tree(self.faces.captions, items, self.unfold)
         self.faces.measure(block.node for block in drawn_blocks(drawn.parts))
         for wire in drawn.wires:
             self.arriving.setdefault(wire.target, []).append(wire)
             self.leaving.setdefault(wire.source, []).append(wire)
-        piece = ColumnPart(top, self.graph.start, top, top)
-        for stage, own in drawn.stages:
-            piece.take(self._stage(piece.next(), stage, own))
+        piece = self._strip(drawn.stages, top, self.graph.start)
+        count = count or columns.count(piece.y - top, piece.left + piece.right)
+        units = [(stage, unit) for stage, parts in drawn.stages for unit in columns.units(parts)]
+        if count == 1 or len(units) < 2:
+            return [piece]
+        pieces: list[ColumnPart] = []
+        before = None
+        for run in columns.cut([self._chain(ColumnPart(0.0, "", 0.0, 0.0), unit).y for _, unit in units], count):
+            stages: dict[int, Parts] = {}
+            for stage, unit in units[run.start : run.stop]:
+                stages[stage] = (*stages.get(stage, ()), *unit)
+            node = pieces[-1].node if pieces else self.graph.start
+            pieces.append(self._strip([*stages.items()], top, node, before))
+            before = [*stages][-1]
+        columns.link(pieces, drawn.wires, self._label_of)
+        return pieces
+
+    def _label_of(self, wire: Wire) -> str:
+        """The label that a wire's source shows; empty: it shows none."""
+        if isinstance(wire.source, DrawnLabel):
+            return wire.source.name
+        own = () if isinstance(wire.source, str) else self.faces.captions.own(wire.source.node)
+        return own[0] if own and wire.role != "scores" else ""
+
+    def _strip(
+        self, stages: Sequence[tuple[int, Parts]], top: float, node: str, before: int | None = None
+    ) -> ColumnPart:
+        """Stages, or parts of them, in one column; the first goes on that of the column `before` if it is the same."""
+        piece = ColumnPart(top, node, top, top)
+        for stage, own in stages:
+            piece.take(self._stage(piece.next(), stage, own, stage == before))
         frames = piece.scene.frames
         for i, frame in enumerate(frames):
             if frame.role == "stage":
@@ -103,10 +101,11 @@ class Column:
                 frames[i] = replace(frame, rect=rect, labels=labels)
         return self._join(piece)
 
-    def _stage(self, piece: ColumnPart, stage: int, parts: Parts) -> ColumnPart:
+    def _stage(self, piece: ColumnPart, stage: int, parts: Parts, goes_on: bool) -> ColumnPart:
         if self.graph.stages == [None]:
             return self._chain(piece, parts)
         top, title = piece.y + GAP, f"stage {stage_title(self.graph, stage)}"
+        title += ", continued" if goes_on else ""
         lines = broken(title, size("label"), self.faces.width + STUB - 6)
         piece.y = top + HEADING * len(lines)
         self._chain(piece, parts)
@@ -121,6 +120,8 @@ class Column:
         """Parts one below the other."""
         for part in parts:
             piece.y += GAP
+            if type(part) is DrawnBlock and self.faces.captions.gap(part.node):
+                piece.node, piece.rail = part.node, piece.y  # the stream begins here, after a gap
             if isinstance(part, DrawnLabel):
                 self._label(piece, part)
             elif isinstance(part, DrawnSkip):
@@ -129,6 +130,8 @@ class Column:
                 self._read(piece, part)
             elif isinstance(part, DrawnBlock):
                 self._block(piece, part)
+            elif isinstance(part, DrawnSide):
+                self._side(piece, part)
             elif isinstance(part, DrawnBranches):
                 self._branches(piece, part)
             else:
@@ -185,6 +188,8 @@ class Column:
         down = ((0.0, piece.rail), (0.0, piece.y))
         piece.scene.edges.append(Edge("rail", piece.node, skip.node, down, arrow=False))
         piece.y = piece.rail = piece.y + 2 * RADIUS
+        if self.graph.node_type(skip.node) == "sum":
+            piece.node = skip.node
 
     def _meet(self, piece: ColumnPart, part: DrawnBlock, box: Box) -> None:
         """What streams of further up arrive at."""
@@ -220,25 +225,49 @@ class Column:
         entering = lanes(w for own in within for n in own for w in self.arriving.get(n, ()) if w.source not in own)
         leaving = lanes(w for own in within for n in own for w in self.leaving.get(n, ()) if w.target not in own)
         spread = top + LANE * len(entering)
-        columns = [self._branch(column, base, spread) for column in branches.columns]
-        gather = max(column.y for column in columns) + GAP + RADIUS
+        placed = [self._branch(column, base, spread) for column in branches.columns]
+        gather = max(column.y for column in placed) + GAP + RADIUS
         above = {lane: top + LANE * i for i, lane in enumerate(entering)}
         below = {lane: gather + RADIUS + LANE * (i + 0.5) for i, lane in enumerate(leaving)}
         piece.step(branches.node, gather - RADIUS, gather + RADIUS)
         piece.scene.boxes.append(self.faces.sum(branches.nodes, (0.0, gather)))
         piece.y = gather + RADIUS + LANE * len(leaving)
-        for column in columns:
+        for column in placed:
             self._channel(column, above, below)
-        half = (len(columns) + 1) // 2
+        half = (len(placed) + 1) // 2
         left, right = (
             STUB - BETWEEN + sum(column.left + column.right + BETWEEN for column in side)
-            for side in (columns[:half], columns[half:])
+            for side in (placed[:half], placed[half:])
         )
         piece.left, piece.right = max(piece.left, left), max(piece.right, right)
-        for x, side in ((-left, columns[:half]), (STUB, columns[half:])):
+        for x, side in ((-left, placed[:half]), (STUB, placed[half:])):
             for column in side:
                 self._place(piece, column, x + column.left, branches.node, spread, gather)
                 x += column.left + column.right + BETWEEN
+
+    def _side(self, piece: ColumnPart, side: DrawnSide) -> None:
+        """A way beside the rail, at its left, that begins at it and ends in what is read of it further down."""
+        (parts,), top = side.columns, piece.y
+        own = [*leaves(parts)]
+        entering = lanes(w for n in own for w in self.arriving.get(n, ()) if w.source not in own)
+        leaving = lanes(w for n in own for w in self.leaving.get(n, ()) if w.target not in own)
+        start = top + LANE * len(entering)
+        column = ColumnPart(start + GAP / 2, piece.node, start, start)
+        self._chain(column, parts)
+        end = ((0.0, column.rail), (0.0, column.y))
+        column.scene.edges.append(Edge("rail", column.node, column.node, end, arrow=False))
+        above = {lane: top + LANE * i for i, lane in enumerate(entering)}
+        below = {lane: column.y + LANE * (i + 0.5) for i, lane in enumerate(leaving)}
+        piece.y = column.y + LANE * len(leaving)
+        self._channel(column, above, below)
+        x = -STUB - column.right
+        piece.left = max(piece.left, column.left - x)
+        moved = Scene("")
+        moved.add(column.scene, x)
+        head = ((0.0, start), (x, start))
+        moved.edges = [replace(e, points=(*head, *e.points[1:])) if e.points[0] == head[1] else e for e in moved.edges]
+        piece.scene.add(moved)
+        piece.ports += [port.moved(x) for port in column.ports]
 
     def _branch(self, parts: Parts, base: str, top: float) -> ColumnPart:
         """One column: a lone block in its own line, others beside a rail of their own that ends in their gain."""

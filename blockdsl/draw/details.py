@@ -108,10 +108,14 @@ class Details:
         if scheme is None:
             return []
         own = scheme.with_defaults(attrs)
-        usual = {option.name: option.default for option in scheme.attributes if option.default is not None}
-        needless = {name for name in own if scheme.note(own | {name: usual.get(name)}) != scheme.note(own)}
-        told = {name: value for name, value in own.items() if value != usual.get(name) and name not in needless}
-        return [name if value is True else f"{name}={spelled(value)}" for name, value in told.items()]
+        told = [
+            option.name
+            for option in scheme.attributes
+            if option.fault(option.default) is None  # those without a default are as blocks have them
+            and own[option.name] != option.default
+            and scheme.note(own | {option.name: option.default}) == scheme.note(own)
+        ]
+        return [name if own[name] is True else f"{name}={spelled(own[name])}" for name in told]
 
     def of_condition(self, node: str) -> str:
         attrs = self.graph.nx.nodes[node]

@@ -13,7 +13,7 @@ from .captions import Captions
 from .details import Details
 from .header import block_words, opened_words
 from .operations import Operation, gated, mixes, operations, post_norm, read_by
-from .parts import DrawnBlock
+from .parts import DrawnBlock, DrawnRead, DrawnSkip
 from .said import said, unsaid
 from .scene import RADIUS, Box, Mark, Point, Rect, Text, even, size, text_width, widest
 from .widths import cut, wrapped
@@ -28,7 +28,7 @@ LEAST, MOST, MOST_OP = 140.0, 220.0, 240.0  # a box's width; the text in it, and
 LINE = 14.0
 SINGLE = 38.0  # height of a box with a title alone
 OP, OP_GAP = 20.0, 5.0
-SOURCE = 26.0  # height of a position or the context
+SOURCE, SOURCE_LEAST = 26.0, 130.0  # height of a position or the context; the least width of what is below its title
 TAP = 11.0  # from a box's upper and lower edge to where the stream enters and leaves
 PILL = 16.0  # height of a norm on the rail
 
@@ -114,6 +114,17 @@ class Faces:
             self._said[key] = [*dict.fromkeys((*facts, *further, *hidden))]
         return self._said[key]
 
+    def in_words(self, part: DrawnBlock) -> str:
+        """A block with all that is written on it, or how a read joins the stream."""
+        if isinstance(part, DrawnSkip):
+            return reads.skip_words(self.graph, reads.skips(self.graph, part.node, self.captions.before[part.node]))
+        if isinstance(part, DrawnRead):
+            return self.captions.names.read_words(part.node)
+        face = self.faces[part.node]
+        rows = [row.text for row in face.operations]
+        said = ", ".join(filter(None, (" ".join(face.lines), *rows, face.shift, face.scale, face.tie, face.label)))
+        return face.title.lower() + (f" ({said})" if said else "")
+
     def _needed(self, node: str, face: _Face) -> float:
         title = text_width(face.title, "title")
         title += sum(text_width(mark, "mark") + 14 for mark in (face.label, face.tie) if mark)
@@ -155,7 +166,7 @@ class Faces:
             if i:
                 marks.append(Mark(Rect(x + rect.width / 2 - 0.6, middle - OP / 2 - OP_GAP, 1.2, OP_GAP), "flow"))
         tip = self.details.of_block(block.nodes)
-        sign = "⋈" if gated(self.graph, node) or mixes(self.graph, node) else "+"
+        sign = "⋈" if gated(self.graph, node) else "≡" if mixes(self.graph, node) else "+"
         return Box(node, block.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, self.hue(node))
 
     def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:
@@ -280,7 +291,8 @@ class Faces:
         else:
             title, tip = self.captions.position(node), self.details.of_position(node)
             title += "" if read_by(self.graph, node) else " positions"
-        lines = wrapped(self.details.further(node), size("note"), MOST) if self.opened else []
+        most = max(text_width(title, "label"), SOURCE_LEAST)
+        lines = wrapped(self.details.further(node), size("note"), most) if self.opened else []
         wide = even(max(text_width(title, "label"), widest(lines, "note")) + 2 * INSET)
         middle = right - wide / 2
         texts = [Text(middle, y + 17, title, "label", "middle")]

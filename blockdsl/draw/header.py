@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..graph.costs import parameters
+from ..graph.costs import sizes, total
 from ..registry.kinds import Kind, kind_of
 from ..registry.norms import norms_of
 from .captions import Captions
@@ -27,7 +27,8 @@ def stack_facts(graph: Graph) -> list[str]:
 
 def _size(graph: Graph) -> str:
     """`46.7 B parameters, 12.9 B active`."""
-    every, active = parameters(graph), parameters(graph, active=True)
+    cost = total(graph, sizes(1, 1))
+    every, active = cost.parameters, cost.active
     return f"{_billions(every)} parameters" + ("" if active == every else f", {_billions(active)} active")
 
 

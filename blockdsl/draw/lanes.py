@@ -46,8 +46,8 @@ class Port:
     def lane(self) -> Lane:
         return lane(self.wire)
 
-    def moved(self, dx: float) -> Port:
-        return replace(self, points=tuple((x + dx, y) for x, y in self.points))
+    def moved(self, dx: float, dy: float = 0.0) -> Port:
+        return replace(self, points=tuple((x + dx, y + dy) for x, y in self.points))
 
 
 @dataclass(frozen=True)

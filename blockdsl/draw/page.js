@@ -66,6 +66,8 @@
     root.setAttribute("role", "group");
     boxes = [...root.querySelectorAll("[data-node]")].map((element, i) => ({ element, nodes: drawn.boxes[i] }));
     root.querySelector("title").remove();
+    root.querySelector("desc").id = "alt";
+    view.setAttribute("aria-describedby", "help alt");
     for (const box of boxes) {
       box.element.setAttribute("role", "button");
       box.element.setAttribute("aria-label", spoken(box.nodes));

@@ -47,6 +47,11 @@ class DrawnBranches:
 
 
 @dataclass(frozen=True)
+class DrawnSide(DrawnBranches):
+    """A way of the stream beside the main one, which goes on where it was."""
+
+
+@dataclass(frozen=True)
 class DrawnRepeat:
     """Parts that run `times` times, drawn once."""
 

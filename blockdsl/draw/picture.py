@@ -6,16 +6,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..graph.layout import blocks_of
+from ..graph.costs import stage_title
+from ..registry.options import whole
+from .alt import alt_text
 from .captions import Captions
 from .choices import DETAILS, check_choice
 from .colors import BY_COST, Colors, colors, heats
-from .column import GAP, Column, ColumnPart
+from .column import GAP, Column
+from .columns import APART as GUTTER
+from .columns import stream
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
 from .header import stack_facts, stack_settings
+from .lanes import LANE, NEAR
 from .layered import DOWN, layered
-from .scene import RADIUS, Box, Edge, Key, Rect, Scene, Text, size, widest
+from .legend import add_legend
+from .parts import DrawnBlock, Parts
+from .placed import ColumnPart
+from .scene import RADIUS, Box, Edge, Rect, Scene, Text, size, widest
 from .shade import Shade
 from .widths import wrapped
 
@@ -34,13 +42,19 @@ def scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
 
 
 def picture(
-    graph: Graph, *, unfold: bool = False, detail: str = "block", color: str | Shade = "kind", seq_len: int = 1024
+    graph: Graph,
+    *,
+    unfold: bool = False,
+    detail: str = "block",
+    color: str | Shade = "kind",
+    seq_len: int = 1024,
+    columns: int | None = None,
 ) -> Scene:
     """The scene of one graph; the arguments are those of `BlockGraph.to_svg`."""
-    drawn = _Picture(graph, unfold, detail, color, seq_len)
+    drawn = _Picture(graph, unfold, detail, color, seq_len, columns)
     scene = drawn.scene
     drawn.head(_head_scale(scene.extent.width))
-    _legend(scene, drawn.colors.legend)
+    add_legend(scene, drawn.colors.legend)
     return scene
 
 
@@ -51,6 +65,7 @@ def pictures(
     detail: str = "block",
     color: str | Mapping[str, Shade] = "kind",
     seq_len: int = 1024,
+    columns: int | None = None,
     joined: bool = True,
 ) -> Scene:
     """The scene of several graphs, each under its name.
@@ -72,7 +87,7 @@ def pictures(
         own = (color if by_cost is None else by_cost[name]) if isinstance(color, str) else color[name]
         side = name.rpartition(" ")[0]  # "encoder before" and "encoder after" are held against each other
         beside = None if joined else next(g for other, g in graphs.items() if other.rpartition(" ")[0] == side)
-        drawings[name] = _Picture(graph, unfold, detail, own, seq_len, joined and bool(drawings), beside)
+        drawings[name] = _Picture(graph, unfold, detail, own, seq_len, columns, joined and bool(drawings), beside)
     scale = _head_scale(sum(drawn.scene.extent.width + APART for drawn in drawings.values()))
     for name, drawn in drawings.items():
         drawn.head(scale)
@@ -92,9 +107,10 @@ def pictures(
         before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
         x = round(dx + extent.right) + APART
         whole.title += (" · " if whole.title else "") + f"{name}: {scene.title}"
+        whole.alt += (" " if whole.alt else "") + f"{name}: {scene.alt}"
     top = whole.extent.y - 18
     whole.labels += [heading.moved(0, top) for heading in headings]
-    _legend(whole, tuple(legend))
+    add_legend(whole, tuple(legend))
     return whole
 
 
@@ -123,17 +139,6 @@ def _into(output: Box, context: Box, x: float) -> Edge:
     return Edge("context", output.node, context.node, points)
 
 
-def _legend(scene: Scene, entries: tuple[tuple[str, str], ...]) -> None:
-    if not entries:
-        return
-    extent = scene.extent
-    y = extent.bottom + 20
-    for hue, meaning in entries:
-        label = Text(extent.x + 22, y + 10.5, meaning, "note")
-        scene.keys.append(Key(hue, Rect(extent.x, y, 14, 14), label))
-        y += 20
-
-
 def _head_scale(wide: float) -> float:
     """How much larger the text above a picture is where the picture is so wide that it will be shown smaller."""
     return min(1.4, max(1.0, wide / COLUMN))
@@ -154,11 +159,12 @@ class _Picture:
         detail: str,
         color: str | Shade | Colors,
         seq_len: int,
+        columns: int | None,
         feeds: bool = False,
         beside: Graph | None = None,
     ) -> None:
         check_choice("detail", detail, DETAILS)
-        captions = Captions(graph, beside)
+        captions = Captions(graph, beside, sides=True)
         details = Details(graph, captions, seq_len)
         self.graph, self.feeds = graph, feeds
         self.colors = color if isinstance(color, Colors) else colors(graph, details, color)
@@ -166,19 +172,33 @@ class _Picture:
         self.scene = Scene(details.title())
         self.settings = stack_settings(captions) if detail == "block" else []
         items = captions.items
-        if items is None or {*blocks_of(items)} != {*graph.nodes("block"), *graph.nodes("read")}:
+        if items is None:
             self.feeds = False
             self.scene.add(layered(graph, self.faces))
+            self.scene.alt = self._alt([("", tuple(DrawnBlock((node,)) for node in graph.nodes("block")))])
             self.middle = self.scene.extent.x + self.scene.extent.width / 2
             return
         unfold = unfold or isinstance(color, Shade)  # blocks of a repeat are alike, and their shades may not be
-        piece = Column(graph, self.faces, unfold).stack(items, 0.0)
+        count = None if columns is None else whole("columns", columns, 1)
+        column = Column(graph, self.faces, unfold)
+        pieces = column.stack(items, 0.0, count)
         self.left = STUB + self.faces.width
         self.middle = (SHOULDER - self.left) / 2
-        self._input(piece)
-        self._output(piece)
-        self.scene.add(piece.scene)
-        self._sources(piece)
+        self.feeds = self.feeds and len(pieces) == 1
+        self._input(pieces[0])
+        pieces = self._side_by_side(pieces)
+        self._output(pieces[-1])
+        for piece in pieces:
+            self.scene.add(piece.scene)
+        self._sources(pieces)
+        named = graph.stages != [None]
+        stages = column.drawn.stages
+        self.scene.alt = self._alt([(f"stage {stage_title(graph, i)}" if named else "", parts) for i, parts in stages])
+
+    def _alt(self, stages: list[tuple[str, Parts]]) -> str:
+        lines = {box.node: [text.text for text in box.texts] for box in self.scene.boxes}
+        written = {node: " · ".join(texts).replace(" · ", ": ", 1) for node, texts in lines.items()}
+        return alt_text(written[self.graph.start], stages, written[self.graph.end], self.faces.in_words)
 
     @property
     def wide(self) -> float:
@@ -227,31 +247,56 @@ class _Picture:
         ]
         piece.rail = rail if piece.rail == piece.start else piece.rail
 
+    def _side_by_side(self, pieces: list[ColumnPart]) -> list[ColumnPart]:
+        """The columns from left to right, their tops beside the input's, and the stream from each to the next."""
+        lanes = LANE * len({port.wire.source for piece in pieces for port in piece.ports}) + NEAR
+        placed = pieces[:1]
+        for piece in pieces[1:]:
+            way = placed[-1].x + placed[-1].right + GUTTER / 2
+            moved = piece.moved(way + GUTTER / 2 + lanes + piece.left, self.top)
+            stream(placed[-1], moved, way, self.top)
+            placed.append(moved)
+        return placed
+
     def _output(self, piece: ColumnPart) -> None:
         y = piece.y + GAP + 4
-        self.scene.boxes.append(self.faces.output(-self.left, y, self.wide))
-        self.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((0.0, piece.rail), (0.0, y))))
+        self.scene.boxes.append(self.faces.output(piece.x - self.left, y, self.wide))
+        if not self.faces.captions.gap(self.graph.end):
+            self.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((piece.x, piece.rail), (piece.x, y))))
 
-    def _sources(self, piece: ColumnPart) -> None:
-        """The context and the positions that blocks read, and the lanes from them."""
-        x = -max(piece.left, self.left) - SIDE
+    def _sources(self, pieces: list[ColumnPart]) -> None:
+        """The context and the positions that blocks read, and the lanes from them.
+
+        Lanes of the first column begin below their source; those of others come from there above all columns.
+        """
+        x = -max(pieces[0].left, self.left) - SIDE
+        boxes: dict[str, Rect] = {}
         starts: dict[str, tuple[float, float]] = {}
-        nodes = dict.fromkeys(port.wire.source for port in piece.ports if isinstance(port.wire.source, str))
+        sources = (port.wire.source for piece in pieces for port in piece.ports)
+        nodes = dict.fromkeys(source for source in sources if isinstance(source, str))
         for node in sorted(nodes, key=lambda node: self.graph.node_type(node) == "context"):
             if self.feeds and self.graph.node_type(node) == "context":
                 starts[node] = (x, 0.0)
                 continue
             box = self.faces.source(node, x, self.top)
             assert box.rect is not None
+            boxes[node] = box.rect
             self.scene.boxes.append(box)
             starts[node] = (box.rect.x + box.rect.width / 2, box.rect.bottom)
             x = box.rect.x - GAP
-        for port in piece.ports:
-            source = port.wire.source
-            assert isinstance(source, str)
-            lane, y = starts[source]
-            points = ((lane, y), (lane, port.y), *reversed(port.points))
-            self.scene.edges.append(Edge(port.wire.role, source, port.node, points))
+        above = {node: self.top - GAP - LANE * i for i, node in enumerate(starts)}
+        for piece in pieces:
+            own = [node for node in starts if any(port.wire.source == node for port in piece.ports)]
+            for port in piece.ports:
+                source = port.wire.source
+                assert isinstance(source, str)
+                if piece is pieces[0]:
+                    way = [starts[source], (starts[source][0], port.y)]
+                else:
+                    lane, up = piece.x - piece.left - NEAR - LANE * (own.index(source) + 1), boxes[source].right - 8
+                    way = [(up, self.top), (up, above[source]), (lane, above[source]), (lane, port.y)]
+                points = (*way, *reversed(port.points))
+                self.scene.edges.append(Edge(port.wire.role, source, port.node, points))
 
 
 __all__ = ["picture", "pictures", "scene"]

@@ -125,6 +125,8 @@ class Edge:
         role: "rail", "branch", or what it brings beside the stream: "read", "context", "position", "scores", ...
         arrow: whether it ends in one.
         many: whether it stands for several that run side by side.
+        cut: whether its other part is elsewhere; the name of both is beside it.
+        heads: of which of its pieces, by number, the middle has an arrow's head too.
         curved: drawn as a curve from top to bottom and not with right angles.
     """
 
@@ -135,6 +137,8 @@ class Edge:
     arrow: bool = True
     curved: bool = False
     many: bool = False
+    cut: bool = False
+    heads: tuple[int, ...] = ()
 
     def moved(self, dx: float, dy: float) -> Edge:
         return replace(self, points=tuple((x + dx, y + dy) for x, y in self.points))
@@ -161,11 +165,21 @@ class Frame:
 
 @dataclass(frozen=True)
 class Key:
-    """A colour of the legend and what it stands for."""
+    """An entry of the legend: a colour, the sign of a sum or a line, and what it stands for.
+
+    Attributes:
+        hue: the class of the colour; empty: it is a sign, or a line.
+        sign: as a Box has it; line: the role of an Edge, or "many".
+    """
 
     hue: str
     swatch: Rect
     label: Text
+    sign: str = "+"
+    line: str = ""
+
+    def moved(self, dx: float, dy: float) -> Key:
+        return replace(self, swatch=self.swatch.moved(dx, dy), label=self.label.moved(dx, dy))
 
 
 @dataclass
@@ -173,12 +187,13 @@ class Scene:
     """A whole picture.
 
     Attributes:
-        title: what it shows, in a line.
+        title: what it shows, in a line; alt: all of it, in sentences.
         frames: those around others first.
         head: lines above all of it.
     """
 
     title: str
+    alt: str = ""
     boxes: list[Box] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)

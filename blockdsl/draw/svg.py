@@ -15,7 +15,7 @@ from math import ceil, floor
 
 from .choices import THEMES, check_choice
 from .palette import style
-from .scene import DOT, NAMELESS, RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text
+from .scene import DOT, NAMELESS, RADIUS, Box, Edge, Frame, Key, Point, Rect, Scene, Text
 
 MARGIN = 16.0
 CORNER = 6.0
@@ -44,6 +44,8 @@ class _Svg:
             f'width="{wide}" height="{high}" role="group" aria-label="{title}">'
         )
         yield f"<title>{title}</title>"
+        if self.scene.alt:
+            yield f"<desc>{escape(self.scene.alt)}</desc>"
         yield f"<style>\n{style(self.theme)}\n</style>"
         yield f'<rect class="ground" width="{wide}" height="{high}"/>'
         yield f'<g transform="translate({n(self.dx)} {n(self.dy)})">'
@@ -55,15 +57,26 @@ class _Svg:
         yield from (self._core(edge) for edge in edges if edge.many)  # above all of them: where two meet, both are open
         for box in self.scene.boxes:
             yield from self._box(box)
-        for key in self.scene.keys:
-            r = key.swatch
-            yield f'<g class="key"><rect class="{key.hue}" {area(r)} rx="3"/>{text(key.label)}</g>'
+        yield from map(self._key, self.scene.keys)
         for label in self.scene.labels:
             yield text(label)
         if self.scene.head:
             lines = sorted(self.scene.head, key=lambda line: (line.x, line.y))
             yield f'<g class="head">{"".join(map(text, lines))}</g>'
         yield "</g>\n</svg>"
+
+    def _key(self, key: Key) -> str:
+        r = key.swatch
+        if key.hue:
+            shown = f'<rect class="{key.hue}" {area(r)} rx="3"/>'
+        elif key.line:
+            many = key.line == "many"
+            edge = Edge("read" if many else key.line, "", "", ((r.x, r.middle), (r.right, r.middle)), many=many)
+            shown = self._edge(edge) + (self._core(edge) if many else "")
+        else:
+            shown = sign(key.sign, (r.x + r.width / 2, r.middle))
+            shown = f'<g class="label">{shown}</g>' if not key.sign else shown
+        return f'<g class="key">{shown}{text(key.label)}</g>'
 
     def _frame(self, frame: Frame) -> str:
         data = "data-stage" if frame.role == "stage" else "data-times"
@@ -75,9 +88,12 @@ class _Svg:
         points, head = edge.points, ""
         if edge.arrow and not edge.many:
             head = f'<path class="head {edge.role}" d="{arrow(points, HEAD)}"/>'
+        for i in edge.heads:
+            middle = [(a + b) / 2 for a, b in zip(*points[i : i + 2], strict=True)]
+            head += f'<path class="head {edge.role}" d="{arrow((points[i], (middle[0], middle[1])), WIDE_HEAD)}"/>'
         path = curve(points) if edge.curved else rounded(points)
-        many = " many" if edge.many else ""
-        return f'<path class="edge {edge.role}{many}" {ends} d="{path}"/>{head}'
+        marks = (" many" if edge.many else "") + (" cut" if edge.cut else "")
+        return f'<path class="edge {edge.role}{marks}" {ends} d="{path}"/>{head}'
 
     def _core(self, edge: Edge) -> str:
         """The light middle of a line that stands for several, and its head."""
@@ -96,10 +112,7 @@ class _Svg:
             yield f'<rect class="mark {mark.role}" {area(mark.rect)} rx="4"/>'
         yield from map(text, box.texts)
         if box.join:
-            x, y = box.join
-            yield f'<circle class="join" cx="{n(x)}" cy="{n(y)}" r="{n(RADIUS if box.sign else DOT)}"/>'
-            if box.sign:
-                yield f'<path class="sign" d="{_SIGNS[box.sign].format(x=n(x), y=n(y))}"/>'
+            yield sign(box.sign, box.join)
         yield "</g>"
 
     def _names(self, box: Box) -> str:
@@ -115,8 +128,16 @@ class _Svg:
 _SIGNS = {
     "+": "M{x} {y}m-4 0h8m-4 -4v8",
     "⋈": "M{x} {y}m-3.6 -3.2v6.4l7.2 -6.4v6.4z",  # a gate: a GRU cell joins branch and stream
+    "≡": "M{x} {y}m-3.6 -2.6h7.2m-7.2 2.6h7.2m-7.2 2.6h7.2",  # residual streams, which a block mixes
     "Δ": "M{x} {y}m0 -4l3.8 6.6h-7.6z",
 }
+
+
+def sign(what: str, at: Point) -> str:
+    """A sum's circle and the sign in it; of nothing, a dot."""
+    x, y = map(n, at)
+    circle = f'<circle class="join" cx="{x}" cy="{y}" r="{n(RADIUS if what else DOT)}"/>'
+    return circle + (f'\n<path class="sign" d="{_SIGNS[what].format(x=x, y=y)}"/>' if what else "")
 
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -9,15 +9,26 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..graph.layout import Branching, Chain, split_stages
+from ..graph.layout import Branching, Chain, Side, blocks_of, split_stages
 from ..language.fold import Folded, Loop, fold
 from . import reads
 from .captions import Captions
-from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Part, Parts, leaves
+from .parts import (
+    DrawnBlock,
+    DrawnBranches,
+    DrawnLabel,
+    DrawnRead,
+    DrawnRepeat,
+    DrawnSide,
+    DrawnSkip,
+    Part,
+    Parts,
+    leaves,
+)
 from .wiring import Wire, wiring
 
 Named = Mapping[str, Collection[str]]
-Item = str | Branching | DrawnLabel | DrawnSkip
+Item = str | Branching | Side | DrawnLabel | DrawnSkip
 
 
 @dataclass(frozen=True)
@@ -86,9 +97,13 @@ class _Tree:
         """A chain that begins after `at`, with labels after what is read and skips before what reads them."""
         out: list[Item] = []
         for item in chain:
-            if isinstance(item, str) and reads.skips(self.graph, item, at):
+            plain_sum = isinstance(item, str) and self.graph.node_type(item) == "sum"
+            if isinstance(item, str) and (plain_sum or reads.skips(self.graph, item, at)):
                 out.append(DrawnSkip((item,)))
-            out.append(item)
+            if not plain_sum:
+                out.append(item)
+            if isinstance(item, Side):
+                continue
             at = item if isinstance(item, str) else item.sum
             out += self._after(at)
         return out
@@ -125,10 +140,15 @@ class _Tree:
         if isinstance(first, str):
             drawn = DrawnRead if self.graph.node_type(first) == "read" else DrawnBlock
             return drawn(tuple(copy for copy in copies if isinstance(copy, str)))
+        sides = [copy for copy in copies if isinstance(copy, Side)]
+        if sides:
+            at = [self.captions.before[next(iter(blocks_of(side.chain)))] for side in sides]
+            inside = [self._with_labels(side.chain, before) for side, before in zip(sides, at, strict=True)]
+            return DrawnSide((self._parts(inside),), tuple(_end(side.chain, "") for side in sides))
         splits = [copy for copy in copies if isinstance(copy, Branching)]
         columns = tuple(
             self._parts([self._with_labels(split.branches[i], self._base(split)) for split in splits])
-            for i in range(len(first.branches))
+            for i in range(len(splits[0].branches))
         )
         return DrawnBranches(columns, tuple(split.sum for split in splits))
 
@@ -145,8 +165,16 @@ class _Tree:
             return *self.captions.names.alike(item), *self._apart(item)
         if isinstance(item, str):
             sources = self.graph.sources(item, "position")
-            words = self.captions.name(item), *self.captions.notes(item, named=False), *self.captions.own(item)
+            words = (
+                self.captions.gap(item),
+                self.captions.name(item),
+                *self.captions.notes(item, named=False),
+                *self.captions.own(item),
+            )
             return *words, *sources, *self._apart(item)
+        if isinstance(item, Side):
+            start = self.captions.before[next(iter(blocks_of(item.chain)))]
+            return "side", *(self._key(inner) for inner in self._with_labels(item.chain, start))
         base = self._base(item)
         return tuple(tuple(self._key(inner) for inner in self._with_labels(branch, base)) for branch in item.branches)
 
@@ -157,7 +185,7 @@ class _Tree:
 
 
 def _end(chain: Chain, start: str) -> str:
-    last = chain[-1] if chain else start
+    last = next((item for item in reversed(chain) if not isinstance(item, Side)), start)
     return last.sum if isinstance(last, Branching) else last
 
 

@@ -6,6 +6,7 @@ drawing's. No server: that is `server`, and a page that runs Python itself calls
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,10 @@ from .written import Written, read
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
+
+_STYLE = re.compile(r"<style>.*?</style>\n?", re.DOTALL)
+_SIZE = re.compile(r' style="font-size:([\d.]+)px"')
+"""What the page's policy keeps out of a picture: it has the style sheet already, and sets the sizes itself."""
 
 LONGEST = 10**12  # tokens a row
 MOST = 60  # completions: more than anyone reads
@@ -109,7 +114,7 @@ def _look(request: Request) -> Answer:
         difference = against.graph.diff(text.graph, seq_len)
         drawn = difference.to_svg(**look)
         answer["changes"] = difference.to_text()
-    answer["picture"] = drawn.replace(f"<style>\n{style()}\n</style>\n", "")
+    answer["picture"] = _SIZE.sub(r' data-size="\1"', _STYLE.sub("", drawn))
     answer["costs"] = _costs(text, seq_len, str(request.get("dtype", "float32")))
     return answer
 

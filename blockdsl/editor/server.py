@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name is None:
             return
         try:
-            content, type = page.content(name or "page.html")
+            content, type = page.file_content(name or "page.html")
         except FileNotFoundError:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such file")
             return

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ..api import BlockGraph, compile
+from ..api import BlockGraph, made
 from ..errors import UserError
 from ..graph.resolve import resolve
 from ..language.pattern import Pattern, parse
@@ -65,8 +65,8 @@ def read(text: str, settings: tuple[tuple[str, Any], ...]) -> Written:
         pattern = parse(text)
         if not {"dim", "enc_dim", "dec_dim"} & {*given, *pattern.settings}:
             given["dim"] = WIDTH
-        graph = compile(pattern, **given)
-        said = notes(pattern, resolve(pattern, **given), given)
+        stack = resolve(pattern, **given)
+        graph, said = made(stack, pattern), notes(pattern, stack, given)
     except (UserError, TypeError) as error:
         found = diagnostics(text, **dict(settings)) or [Diagnostic(0, 0, str(error), "error")]
         return Written(text, given, None, None, tuple(found))

@@ -18,7 +18,7 @@ from . import costs
 from .align import GAP, align
 from .digest import numbered
 from .graph import Graph
-from .layout import Chain, chain
+from .layout import Branching, Chain, chain
 from .nodes import EDGES, carried, without_notes
 
 D = TypeVar("D", bound="Difference")
@@ -242,7 +242,7 @@ def _branches(items: Chain, outer: tuple[int, ...] = ()) -> Iterator[tuple[str, 
     for item in items:
         if isinstance(item, str):
             yield item, outer
-        else:
+        elif isinstance(item, Branching):
             for number, branch in enumerate(item.branches):
                 yield from _branches(branch, (*outer, number))
 

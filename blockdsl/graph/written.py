@@ -42,7 +42,7 @@ def fingerprint(graph: nx.DiGraph) -> str:
     """The same for a graph and its copies, by their nodes' names too."""
     try:
         said = marshal.dumps(_said(graph), 2)  # this version writes values alone, not which of them are one object
-    except ValueError:  # a value of another library, which an edit has put there
+    except (TypeError, ValueError):  # a value of another library, say, which an edit has put there
         return "unknown"
     return hashlib.blake2b(said, digest_size=16).hexdigest()
 

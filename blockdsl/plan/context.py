@@ -27,10 +27,8 @@ def why_whole_rows(graph: Graph) -> str | None:
     if start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]:
         return "learned tokens are in front of each row"
     for node, own in kept(graph).items():
-        title = kind_of(graph.block(node)["kind"]).title
-        if own.shift is not None:
-            return f"{node} ({title}) shifts tokens"
         if any(piece.per == "row" for piece in own.pieces.values()):
+            title = kind_of(graph.block(node)["kind"]).title
             return f"{node} ({title}) carries a state along each row, for which ranks would wait one after another"
     for node in graph.nodes("position"):
         attrs = graph.nx.nodes[node]

@@ -4,12 +4,12 @@ Owns counting, in numbers of one row; bytes, micro-batches and the shares of ran
 
 What is saved follows from each kind's `saved`, its norms, and the streams that norms read. It was held against what
 torch saves on a CPU; the tests say how close it is, by kind. Left out, and small beside it: rotations, masks, what
-token shifts, layer scales, gates of the residual, several residual streams and dropout of whole branches save.
+token shifts, several residual streams and dropout of whole branches save.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,6 +112,7 @@ class StageMemory:
             around = sum(2 if "layernorm" in norm.name else 1 for norm in norms if norm is not None)
             around += sum(self.graph.dim for norm in (norms.output, norms.sum) if norm is not None)
             around += options.dim_in - self.graph.dim  # what it reads beside the stream, concatenated
+            around += self.graph.dim * _further_streams(attrs["options"])
             own = 0.0 if kind.saved is None else kind.saved(options, self.sizes, inputs)
             known[key] = around * self.sizes.seq + own, kind.title if kind.saved is None else ""
         return known[key]
@@ -125,6 +126,14 @@ class StageMemory:
         """What the head reads, and what the loss reads of the logits."""
         count = self.graph.nx.nodes[self.graph.end]["logits_dim"]
         return 0 if count is None else self.sizes.seq * (self.graph.dim + (int(count) if logits else 0))
+
+
+def _further_streams(options: Mapping[str, Any]) -> int:
+    """Numbers that a block saves for each of the stream beside its layer: of what scales, gates or drops its output."""
+    scaled = options.get("layer_scale") is not None or options.get("use_adaptive_layerscale")
+    adaptive = options.get("use_adaptive_layernorm") or options.get("use_adaptive_rmsnorm")
+    dropped, gated = options.get("sublayer_dropout", 0) > 0, options.get("gate_residual")
+    return bool(scaled) + bool(adaptive) + bool(dropped) + 7 * bool(gated)
 
 
 def _inputs_of(graph: Graph, nodes: Sequence[str], by_block: bool) -> set[str]:

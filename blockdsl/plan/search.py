@@ -26,7 +26,7 @@ from .local import tensor_part, tensor_splits, whole_layers
 from .memory import CHECKPOINTING, Activations, StageMemory
 from .mesh import Mesh
 from .report import Plan
-from .schedule import SCHEDULES
+from .schedule import SCHEDULES, check_schedule
 from .setup import Setup
 from .shares import MeshPlan, Share
 from .stages import PipelineStage, crossings, shared, stages
@@ -119,17 +119,20 @@ class _Model:
         Raises:
             UserError: it cannot run there; the message says why.
         """
+        check_schedule(self.setup.schedule, mesh)
         rows = _divided("batch", self.setup.batch, "dp × fsdp", mesh.data)
         if mesh.cp > 1 and (reason := why_whole_rows(self.graph)):
             raise UserError(f"cp={mesh.cp}: {reason}")
         _divided("seq_len", self.seq_len, "cp", mesh.cp)
         pieces = self.pieces(mesh.pp, mesh.tp, mesh.cp)
+        tried = []
         for checkpoint in CHECKPOINTING if self.setup.checkpoint is None else (self.setup.checkpoint,):
             for micro_batch in self._micro_batches(rows, mesh.pp):
                 found = self._planned(mesh, pieces, micro_batch, rows // micro_batch, checkpoint)
                 if found.fits is not False:
                     return found
-        return found
+                tried.append(found)
+        return min(tried, key=lambda each: each.memory)
 
     def _micro_batches(self, rows: int, pp: int) -> list[int]:
         """Rows of a micro-batch, to be tried in this order."""
@@ -153,7 +156,6 @@ class _Model:
         kept = -(-piece.parameters // mesh.shards)
         state = {"adamw": 2 * kept, "muon": 2 * kept - piece.matrices // mesh.shards, "sgd": 0}[self.setup.optimizer]
         largest = max(piece.blocks.values(), default=0)
-        gathered = 0 if mesh.shards == 1 else KEPT * (piece.around + 3 * largest)
         in_flight = self.schedule.in_flight(mesh.pp, count, place) if mesh.pp > 1 else 1
         # autocast keeps its copies of weights as long as what is computed with them
         of_all, of_block = (0, 0) if item == KEPT else (item * piece.parameters, item * largest)
@@ -167,7 +169,7 @@ class _Model:
             KEPT * kept,
             KEPT * kept,
             KEPT * state,
-            gathered,
+            KEPT * _for_a_while(mesh, piece, largest),
             activations,
             piece.cost.cache_bytes(item),
             3 * piece.cost.flops * micro_batch * count // mesh.cp,
@@ -181,9 +183,10 @@ class _Model:
         summed = piece.split + piece.again[checkpoint]
         rows, item = micro_batch * count, self.setup.item
         kept, link = -(-piece.parameters // mesh.shards), "fsdp" if mesh.cp == 1 else "fsdp×cp"
-        yield from among(mesh.shards, link, "gather", count * KEPT * (2 * piece.used + piece.around))
-        yield from among(mesh.shards, link, "scatter", count * KEPT * piece.parameters)
-        yield from among(mesh.dp, "dp", "all-reduce", count * KEPT * kept)
+        gathers, scatters = (2 * count, count) if mesh.pp == 1 else (count + 1, 1)
+        yield from among(mesh.shards, link, "gather", KEPT * (gathers * piece.used + scatters * piece.around))
+        yield from among(mesh.shards, link, "scatter", scatters * KEPT * piece.parameters)
+        yield from among(mesh.dp, "dp", "all-reduce", scatters * KEPT * kept)
         yield from among(mesh.tp, "tp", "all-reduce", rows * (item * summed + KEPT * piece.split) + KEPT * piece.alike)
         yield from among(mesh.pp, "pp", "send", rows * piece.crossing)
         yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.shards)
@@ -220,16 +223,21 @@ class _Pieces:
         if (encoder := graph.encoder) is not None:  # all of it is around the decoder's blocks, and in one stage
             around += total_parameters(encoder)
             costs.append(Cost(flops=total_cost(encoder, Sizes(1, model.context_len, 0)).flops))
-        attended_to = attended(graph, nodes, model.seq_len) if self.cp > 1 else 0
+        read = attended(graph, nodes, model.seq_len, self.cp) if self.cp > 1 else {}
+        by_stage: dict[int, int] = {}  # of the pattern
+        for node, count in read.items():
+            at = graph.nx.nodes[node]["stage"]
+            by_stage[at] = by_stage.get(at, 0) + count
+        # of what is read, that of a part which is computed again is there at once
+        at_once = {"none": 0, "block": max(read.values(), default=0), "stage": max(by_stage.values(), default=0)}
         saved: dict[str, Activations] = {}
         for name in CHECKPOINTING:
             each = [local.memory[self.cp].saved(part, last and part is own[-1], name) for part in own]
-            kept = name == "none"
             saved[name] = Activations(
                 sum(part.streams for part in each),
-                sum(part.held for part in each) + attended_to * kept,
+                sum(part.held for part in each) + (sum(read.values()) if name == "none" else 0),
                 max(part.working_streams for part in each),
-                max(part.working for part in each) + attended_to * (not kept),
+                max(part.working for part in each) + at_once[name],
                 tuple(dict.fromkeys(title for part in each for title in part.unknown)),
             )
         sizes = Sizes(1, self.tokens, model.context_len)
@@ -254,7 +262,7 @@ class _Pieces:
                 "stage": self.tokens * (sum(sums.values()) - len(last_of_each & {*sums}) * graph.dim),
             },
             alike=sum(local.alike.get(node, 0) for node in blocks),
-            attended=attended_to,
+            attended=sum(read.values()),
             crossing=sum(crossing_bytes(graph, value, sizes, model.setup.item) for cut in cuts for value in cut),
             shared=sum(self._shared_numbers(node) for node in common),
             sharers=max((len({i % self.pp for i in where}) for where in common.values()), default=1),
@@ -303,6 +311,20 @@ class _Piece:
     @property
     def parameters(self) -> int:
         return sum(self.blocks.values()) + self.around
+
+
+def _for_a_while(mesh: Mesh, piece: _Piece, largest: int) -> int:
+    """Numbers of parameters and gradients that data ranks hold beside their own.
+
+    FSDP gathers a block while the one before it runs, and sums its gradients. Under torch's pipeline schedules it keeps
+    what it has gathered, and whole gradients, until the last micro-batch. What goes through an all-reduce along dp is
+    kept until the backward pass ends.
+    """
+    if mesh.pp == 1:
+        gathered = 0 if mesh.shards == 1 else piece.around + 3 * largest
+    else:
+        gathered = piece.parameters * ((mesh.dp * mesh.shards > 1) + (mesh.shards > 1))
+    return gathered + (0 if mesh.dp == 1 else -(-piece.parameters // mesh.shards))
 
 
 def _matrices(graph: Graph, node: str) -> int:

@@ -20,7 +20,7 @@ class Share:
         stages: those it runs.
         parameters: numbers of its parameters, of which it keeps 1 / (fsdp · cp).
         parameter_bytes, gradient_bytes, optimizer_bytes: kept from step to step.
-        gathered_bytes: what is whole for a while: two blocks, what is around the blocks, the gradients of a block.
+        gathered_bytes: what is there for a while beside that, of parameters and gradients; see `search`.
         activation_bytes: by checkpointing, of all micro-batches that are held at once, with weights as blocks compute.
         cache_bytes: of keys, values and states of one row of `seq_len` tokens, to decode with.
         flops: of a step, without what is computed again.

@@ -137,7 +137,7 @@ def shared(graph: Graph, parts: Sequence[PipelineStage]) -> dict[str, tuple[int,
     place = {node: part.index for part in parts for node in part.nodes}
     out = {owner: tuple(dict.fromkeys(place[node] for node in nodes)) for owner, nodes in graph.tied().items()}
     for node in (*graph.nodes("position"), *graph.nodes("condition")):
-        if _has_parameters(graph, node):
+        if has_parameters(graph, node):
             out[node] = tuple(part.index for part in parts if node in part.beside)
     if graph.nx.nodes[graph.end]["tied"]:
         out[graph.start] = tuple(dict.fromkeys((0, len(parts) - 1)))
@@ -272,7 +272,8 @@ def _reads(graph: Graph, node: str) -> Iterator[tuple[str, str]]:
         yield graph.start, "injected"
 
 
-def _has_parameters(graph: Graph, node: str) -> bool:
+def has_parameters(graph: Graph, node: str) -> bool:
+    """Whether a position or a condition has some."""
     attrs = graph.nx.nodes[node]
     if attrs["type"] == "condition":
         return attrs["expansion"] is not None

@@ -7,7 +7,8 @@ that of an all-reduce's, all of a message's.
     fsdp gather, scatter    a block's parameters before its forward and before its backward pass, those around the
                             blocks once, and gradients once; for each micro-batch (PyTorch FSDP, arXiv:2304.11277).
                             With ranks along cp parameters are shared by these too, and the link is called fsdp×cp
-    dp all-reduce           gradients of a rank's share of the parameters, for each micro-batch
+                            Beside pp a block's before each forward and the first backward pass, the rest once a step
+    dp all-reduce           gradients of a rank's share of the parameters, for each micro-batch; beside pp once a step
     tp all-reduce           of each block that splits, its update of the stream forward and the gradient of what it
                             read backward (Megatron-LM, arXiv:1909.08053); the update again where a stage is computed
                             again, but for its last block; gradients of parameters that ranks hold alike
@@ -77,11 +78,17 @@ def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int) -> in
     return item * rows * int(numbers[value.carries]()) if value.carries in numbers else 0
 
 
-def attended(graph: Graph, nodes: Sequence[str], seq_len: int) -> int:
-    """Numbers of the keys and values, of all tokens of a row, that these blocks' own attentions read."""
-    states = kept(graph)
-    pieces = [piece for node in nodes if node in states for piece in states[node].pieces.values()]
-    return seq_len * sum(piece.numbers for piece in pieces if piece.per == "token")
+def attended(graph: Graph, nodes: Sequence[str], seq_len: int, ranks: int) -> dict[str, int]:
+    """Block → numbers of the keys and values, of all tokens of a row, that its own attention reads, and of the last
+    tokens of each rank that its token shift reads."""
+    states, out = kept(graph), {}
+    for node in nodes:
+        if node in states:
+            pieces = [piece for piece in states[node].pieces.values() if piece.per == "token"]
+            tail = states[node].shift
+            shifted = 0 if tail is None else ranks * tail.numbers
+            out[node] = seq_len * sum(piece.numbers for piece in pieces) + shifted
+    return out
 
 
 def summed_alike(graph: Graph, nodes: Sequence[str], splits: Mapping[str, Split | str], ranks: int) -> int:

@@ -1,4 +1,4 @@
-"""What the chunked scans of `xt_blocks.kernels.scans` cost, a row and head of each. No torch.
+"""What the chunked scans of `xt_blocks.kernels.scans` cost and save, a row and head of each. No torch.
 
 d features of a key, e of a value. Two operations a multiply-add, as everywhere.
 """
@@ -31,6 +31,24 @@ def delta_flops(seq: int, d: int, e: int, by_channel: bool) -> int:
         return 6 * d * e
     size, tokens = _chunks(seq)
     return tokens * (2 * _products(size, d, by_channel) + 2 * size * e + size * (d + e) + 6 * d * e)
+
+
+def products_saved(seq: int, d: int, by_channel: bool, lefts: int = 1) -> int:
+    """Numbers that autograd saves of the products of tokens within a chunk.
+
+    Args:
+        lefts: what keys are multiplied with: the queries, and under the delta rule the keys.
+    """
+    size, tokens = _chunks(seq)
+    if by_channel:  # blocks of twice the tokens at each level
+        return tokens * (lefts * size + (lefts + 1) * d * (size - 1).bit_length())
+    return tokens * size * (2 + 2 * lefts)
+
+
+def states_saved(seq: int, d: int, e: int) -> int:
+    """Numbers of the states before all chunks."""
+    size, tokens = _chunks(seq)
+    return tokens // size * d * e
 
 
 def _chunks(seq: int) -> tuple[int, int]:

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 import blockdsl
 from blockdsl import UserError
 from blockdsl.plan.mesh import Mesh
-from xt_blocks.train import LocalEngine, RunFolder, StopRequest, Trainer, build_model, compile_graph, load_data
+from xt_blocks.train import (
+    LocalEngine,
+    NotFinite,
+    RunFolder,
+    StopRequest,
+    Trainer,
+    build_model,
+    compile_graph,
+    load_data,
+)
 from xt_blocks.train import checkpoint as files
 from xt_blocks.train.mesh import MeshEngine
 
@@ -203,3 +212,58 @@ def test_a_model_that_sees_what_it_predicts_is_refused(mesh: str) -> None:
         assert told.startswith("this pattern lets a position see the bytes after it")
     for told in run(looks_ahead, Mesh.parse(mesh).size, mesh, "a f a(causal=false) f"):
         assert "sees later ones: a2 (self-attention) is not causal" in told
+
+
+def refusals(path: Path) -> list[str]:
+    told = []
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("pp=4", {"pattern": "a f"}),
+        ("tp=4", {"pattern": "a*3"}),
+        ("fsdp=4", {"batch": 3}),
+        ("dp=2,fsdp=2", {"accumulate": 2}),
+        ("cp=4", {"seq_len": 10}),
+        ("tp=4", {"optimizer": "muon"}),
+        ("fsdp=2", {}),
+    ]
+    for mesh, change in changes:
+        own = replace(settings(), **change)
+        with pytest.raises(UserError) as error:
+            MeshEngine(compile_graph(own), own, Mesh.parse(mesh))
+        told.append(str(error.value))
+    return told
+
+
+def test_what_ranks_cannot_share_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    blocks, heads, rows, pieces, tokens, muon, fewer = run(refusals, 4, tmp_path)[3]
+    assert "a pipeline needs a block for each of its 4 stages; the stack has 2 blocks" in blocks
+    assert heads == "tp=4: no block splits: a0 and 2 more (heads=2 is not divisible by 4)"
+    assert rows == "a batch of 3 rows cannot be cut into 4 pieces: dp × fsdp of fsdp=4 is 4, and accumulate is 1"
+    assert "a batch of 4 rows cannot be cut into 8 pieces" in pieces
+    assert "rows of 10 tokens cannot be cut into 4 parts alike" in tokens
+    assert "--optimizer muon updates whole matrices" in muon
+    assert (
+        fewer
+        == "the mesh fsdp=2 has 2 ranks, but there are 4 processes; torchrun --nproc-per-node 2 ... starts as many"
+    )
+
+
+def diverged(path: Path) -> str:
+    folder = RunFolder.open(path)
+    engine = MeshEngine(folder.graph(), folder.settings, Mesh.parse("fsdp=2"))
+    trainer, reporter = Trainer(folder, engine, load_data(folder.settings)), Until(STEPS)
+    with pytest.raises(NotFinite) as error:
+        trainer.train(reporter, reporter.stop)
+    engine.close()
+    return str(error.value)
+
+
+def test_a_loss_that_is_no_number_leaves_the_checkpoint_from_before(tmp_path: Path) -> None:
+    path = created(tmp_path / "run")
+    folder = RunFolder.open(path)
+    folder.update(replace(folder.settings, lr=1e38))
+    first, second = run(diverged, 2, path)
+    assert first == second
+    assert "is not finite" in first or "nan" in first or "inf" in first
+    assert [each.name for each in files.checkpoints_in(path / "checkpoints")] == ["000000"]
+    folder.update(replace(folder.settings, lr=1e-3))
+    assert on("one", path, STEPS) == []

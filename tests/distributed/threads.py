@@ -43,6 +43,27 @@ class ThreadGroup:
         with torch.no_grad():
             x.copy_(total)
 
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over ranks."""
+        out = x.detach().clone()
+        self.add_up(out, self)
+        return out
+
+    def gather(self, out: Tensor, x: Tensor) -> None:
+        """All ranks' tensors, joined along the first axis."""
+        assert x.is_contiguous()
+        assert out.is_contiguous()
+        self.sent += out.numel() if self.rank() == 0 else 0
+        self.given[self.rank()] = x.detach().clone()
+        self.barrier.wait()
+        out.copy_(torch.cat(self.given))
+        self.barrier.wait()
+
+    def scatter(self, out: Tensor, x: Tensor) -> None:
+        """This rank's part of the sum over ranks."""
+        assert x.is_contiguous()
+        out.copy_(self.total(x).chunk(self.ranks)[self.rank()])
+
 
 def of_threads(monkeypatch: pytest.MonkeyPatch, ranks: int, function: Callable[[Any], Any]) -> list[Any]:
     """What `function(group)` returns on each rank."""

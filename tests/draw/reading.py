@@ -110,6 +110,7 @@ class Line:
     points: tuple[tuple[float, float], ...]
     way: tuple[tuple[float, float], ...]  # points along it, close to each other where it is curved
     curved: bool  # from layer to layer; else it runs upright and level
+    cut: bool  # what it goes on as is elsewhere
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ def read(svg: str) -> Picture:
                     points,
                     way,
                     "C" in element.get("d", ""),
+                    "cut" in classes,
                 )
             )
         elif classes[0] in ("stage", "repeat"):
@@ -290,6 +292,7 @@ def check(svg: str, *graphs: BlockGraph, unfolded: bool = False, names: tuple[st
     check_ends(picture)
     check_ways(picture)
     check_lanes(picture)
+    check_cuts(picture)
     if not names:
         check_edges(picture, graphs[0], unfolded)
     return picture
@@ -341,6 +344,14 @@ def check_places(picture: Picture) -> None:
     for text in picture.keys + picture.labels + picture.head:
         assert page.holds(text.area)
         assert not any(text.area.overlaps(area) for area, _ in areas)
+    for text, other_text in itertools.combinations(picture.labels, 2):
+        assert not text.area.overlaps(other_text.area), (text, other_text)
+    for text in picture.labels:
+        inner = Area(text.area.left + 1, text.area.top + 2, text.area.right - 1, text.area.bottom - 2)
+        for line in picture.lines:
+            for a, b in itertools.pairwise(line.points):
+                piece = Area(min(a[0], b[0]) - 0.1, min(a[1], b[1]) - 0.1, max(a[0], b[0]) + 0.1, max(a[1], b[1]) + 0.1)
+                assert not inner.overlaps(piece), (text, line)
     for text, other_text in itertools.combinations(picture.keys, 2):
         assert not text.area.overlaps(other_text.area)
 
@@ -355,6 +366,8 @@ def check_ends(picture: Picture) -> None:
         start, end = line.points[0], line.points[-1]
         if any(circle.touches(start) for circle in meets):
             continue  # from what a branch gained to the sum of it, or on from where a skip is added
+        if line.cut:
+            continue  # see check_cuts
         turn = {"rail": "branch", "branch": "rail"}.get(line.role)  # a block in the stream's place ends and begins it
         turns = [other for other in picture.lines if other.role == turn and line.target in (other.source, other.target)]
         assert any(area.touches(end) for area in own[line.target]) or any(_on(end, other) for other in turns), line
@@ -362,6 +375,36 @@ def check_ends(picture: Picture) -> None:
         rails += [other for other in picture.lines if other.role == turn and line.source == other.source]
         on_rail = any(_on(start, rail) for rail in rails if rail is not line)
         assert on_rail or any(area.touches(start) for area in own[line.source]), line
+
+
+def check_cuts(picture: Picture) -> None:
+    """A line that is cut ends on its box; the name at its other end is at its other part too, or on its source."""
+    parts: dict[tuple[str, str], list[set[str]]] = {}
+    for line in picture.lines:
+        if line.cut:
+            names = [_names_at(picture, line.points[end]) for end in (0, -1)]
+            assert [bool(name) for name in names] in ([True, False], [False, True]), line
+            box = line.points[-1] if names[0] else line.points[0]
+            own = [n for n in picture.nodes if (line.target if names[0] else line.source) in n.nodes]
+            assert any(area.touches(box) for node in own for area in node.areas) or any(
+                _on(box, o) for o in picture.lines if o is not line
+            )
+            parts.setdefault((line.role, line.source), []).append(names[0] or names[1])
+    for (_, source), names in parts.items():
+        shown = [{*node.words} for node in picture.nodes if source in node.nodes]
+        for i, own in enumerate(names):
+            assert any(own & other for other in (*names[:i], *names[i + 1 :], *shown)), (source, names, shown)
+
+
+def _names_at(picture: Picture, point: tuple[float, float]) -> set[str]:
+    """The names that stand beside a point, each without its words."""
+    x, y = point
+    beside = [
+        text.words.partition(":")[0].split(", ")
+        for text in picture.labels
+        if text.area.top - 7 < y < text.area.bottom + 7 and min(abs(x - text.area.left), abs(x - text.area.right)) < 5
+    ]
+    return {name for names in beside for name in names}
 
 
 def check_ways(picture: Picture) -> None:

@@ -94,6 +94,13 @@ def test_random_programs_are_drawn(program: Program, unfold: bool) -> None:
     check(g.to_svg(unfold=unfold), g, unfolded=unfold)
 
 
+@given(models(), st.integers(1, 5), st.sampled_from(["block", "op"]))
+@settings(deadline=None, max_examples=40)
+def test_random_models_are_drawn_in_columns(model: Model, columns: int, detail: str) -> None:
+    g = blockdsl.compile(model.text, **model.settings)
+    check(g.to_svg(unfold=True, detail=detail, columns=columns), g, unfolded=True)
+
+
 @given(models(), st.data())
 @settings(deadline=None, max_examples=30)
 def test_random_edits_are_drawn_in_layers(model: Model, data: st.DataObject) -> None:
@@ -106,6 +113,61 @@ def test_random_edits_are_drawn_in_layers(model: Model, data: st.DataObject) -> 
         if g.nx.nodes[order[high]]["type"] != "input":
             g.nx.add_edge(order[low], order[high])
     check(g.to_svg(), g)
+
+
+LONG = {
+    "blocks": (" ".join(f"a(heads={i}) f(mult={i})" for i in range(1, 51)), {}),
+    "stages": (
+        " | ".join(" ".join(f"a(heads={i + j}) f" for i in range(1, 9)) for j in range(4)),
+        {"rotary_pos_emb": True},
+    ),
+    "skips": (
+        f"{' '.join(f'^u{i} a(heads={i + 1}) f' for i in range(12))} {' '.join(f'<u{11 - i}(cat) a f' for i in range(12))}",
+        {},
+    ),
+    "scores": ("(a f)*40", {"residual_attn": True, "alibi_pos_bias": True}),
+    "one label": ("(^u a f)*20 (<u(pop) a f)*20", {}),
+    "branches": ("(a & f)*20 ((a f) & f)*20", {"rel_pos_bias": True}),
+    "shared": ("(a ^k f a(kv=k) f)*15", {}),
+    "context": ("^e (a f)*15 (a c(context=e) f)*15 c*3", {}),
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+@pytest.mark.parametrize("detail", ["block", "op"])
+def test_a_long_stack_wraps_into_columns(case: str, detail: str) -> None:
+    pattern, keywords = LONG[case]
+    picture = drawn(pattern, unfold=True, detail=detail, **keywords)
+    assert 0.5 < picture.width / picture.height < 2
+    strip = read(graph(pattern, **keywords).to_svg(unfold=True, detail=detail, columns=1))
+    assert strip.height > 2 * picture.height
+    assert [node.name for node in strip.of("block")] == [node.name for node in picture.of("block")]
+
+
+def test_the_stream_goes_from_the_foot_of_a_column_to_the_head_of_the_next() -> None:
+    g = graph("f(mult=2) f(mult=3) f(mult=4) f(mult=5)")
+    picture = check(g.to_svg(columns=2), g)
+    rects = [picture.node(f"f{i}").rect for i in range(4)]
+    assert rects[0].left == rects[1].left < rects[2].left == rects[3].left
+    assert rects[2].top < rects[1].top
+    (way,) = [line for line in picture.lines if line.role == "rail" and (line.source, line.target) == ("f1", "f2")]
+    highest, lowest = min(y for _, y in way.points), max(y for _, y in way.points)
+    assert highest <= picture.node("input").rect.top
+    assert lowest > rects[1].bottom
+    assert rects[0].right < sorted(x for x, _ in way.points)[-len(way.points) // 2] < rects[2].left
+    with pytest.raises(blockdsl.UserError, match="columns must be a whole number of at least 1, not 0"):
+        g.to_svg(columns=0)
+
+
+def test_a_line_between_columns_is_cut_and_named() -> None:
+    g = graph("^u a f(mult=2) f(mult=3) <u f(mult=4) <u(gain) f")
+    picture = check(g.to_svg(columns=2), g)
+    assert [label.words for label in picture.labels] == ["^u", "^u"], "the label's dot has the name already"
+    cut = [line for line in picture.lines if line.cut]
+    assert [(line.role, line.source) for line in cut] == [("read", "input")] * 2
+    scores = graph("(a f)*4", residual_attn=True)
+    picture = check(scores.to_svg(unfold=True, columns=2), scores, unfolded=True)
+    assert [label.words for label in picture.labels] == ["A", "A"]
 
 
 # What is on the boxes ---------------------------------------------------------------------------------------------
@@ -519,7 +581,7 @@ def test_positions_say_of_which_sort_they_are() -> None:
 def test_a_gated_residual_has_a_sign_of_its_own_and_is_told_in_text() -> None:
     graph = blockdsl.compile("a f(gate_residual=false)", dim=16, gate_residual=True)
     signs = [path.get("d", "") for path in ElementTree.fromstring(graph.to_svg()).iter() if path.get("class") == "sign"]
-    gate, plus = signs
+    gate, plus, _ = signs  # and that of the legend
     assert gate.count("v") == 2, "two triangles"
     assert plus.count("h") == 1
     assert "self-attention · a GRU cell in place of the add" in graph.to_text()

@@ -77,7 +77,8 @@ def test_reads_fold_where_words_say_which_copy_reads_which(pattern: str) -> None
 @pytest.mark.parametrize("pattern", FOLDED)
 def test_unfolded_each_read_has_its_lines(pattern: str) -> None:
     g = graph(pattern.replace("*12", "*3").replace("*11", "*2"))
-    picture = drawn(g, unfold=True)
+    drawn(g, unfold=True)
+    picture = drawn(g, unfold=True, columns=1)
     carried = [what for *_, data in g.nx.edges(data=True) for what in data["carries"]]
     assert len(beside(picture)) == sum(what not in ("stream", "base", "position") for what in carried)
     assert picture.labels == []
@@ -102,7 +103,7 @@ def _cross(one: Any, other: Any) -> bool:
 
 
 def test_skips_of_a_u_net_nest() -> None:
-    picture = drawn(graph("(^u a f)*6 (<u(pop, cat) a f)*6"), unfold=True)
+    picture = drawn(graph("(^u a f)*6 (<u(pop, cat) a f)*6"), unfold=True, columns=1)
     skips = beside(picture)
     assert {(line.source, line.target) for line in skips} == {
         *{("input", "read5"), ("f1", "read4"), ("f3", "read3")},

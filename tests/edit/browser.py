@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..draw.test_browser import Tab
 
-PATIENCE = 20  # seconds until a test gives up on what the page should come to show
+PATIENCE = 60  # seconds until a test gives up on what the page should come to show
 
 
 class Page(Tab):
-    """The page to write patterns in."""
+    """The page to write patterns in.
+
+    Attributes:
+        name: that its exports have; downloads: where they go.
+    """
+
+    def __init__(self, driver: Any, name: str, downloads: Path) -> None:
+        super().__init__(driver)
+        self.name, self.downloads = name, downloads
 
     def until(self, true: Callable[[], Any], what: str = "") -> Any:
         """Wait for it; returns what it gave."""
@@ -69,3 +78,27 @@ class Page(Tab):
 
     def resources(self) -> list[str]:
         return json.loads(self.js("JSON.stringify(performance.getEntriesByType('resource').map(e => e.name))"))
+
+
+def wide(driver: Any, width: int, height: int = 800) -> None:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def opened(driver: Any, address: str, downloads: Path, name: str) -> Page:
+    """The page at an address, at 1280 pixels in light."""
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
+    features = {"prefers-reduced-motion": "reduce", "prefers-color-scheme": "light"}
+    emulated = [{"name": name, "value": value} for name, value in features.items()]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": emulated})
+    wide(driver, 1280)
+    driver.get(address)
+    return Page(driver, name, downloads).settled()
+
+
+def closed(page: Page) -> None:
+    """Nothing is left in the browser, and nothing was written to its console but that a server was gone."""
+    page.driver.execute_script("localStorage.clear(); sessionStorage.clear()")
+    log = [entry["message"] for entry in page.driver.get_log("browser")]
+    others = [message for message in log if "ERR_CONNECTION_REFUSED" not in message]
+    assert others == [], others

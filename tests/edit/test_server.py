@@ -59,7 +59,7 @@ def test_every_file_of_the_page_is_served_with_headers_that_let_nothing_else_in(
     for name in ("", *page.file_names()):
         status, content, headers = send(server, "GET", f"/{server.token}/{name}")
         assert status == 200
-        assert content == page.content(name or "page.html")[0]
+        assert content == page.file_content(name or "page.html")[0]
         policy = headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy

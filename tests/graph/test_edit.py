@@ -80,8 +80,10 @@ def test_a_block_removed_without_a_new_edge_is_refused_at_both_ends_of_the_gap()
         xt_blocks.lower(g)
     assert str(error.value) == (
         "the graph cannot be lowered:\n"
-        "  a0: nothing reads its output; add an edge from it, as in g.nx.add_edge('a0', '…')\n"
-        "  a2: reads no stream; add an edge to it, as in g.nx.add_edge('…', 'a2')"
+        "  a0: nothing reads its output\n"
+        "    g.nx.add_edge('a0', 'a2')\n"
+        "  a2: reads no stream\n"
+        "    g.nx.add_edge('a0', 'a2')"
     )
 
 
@@ -90,7 +92,7 @@ def test_removing_the_last_block_that_reads_a_context_asks_to_remove_the_context
     g = graph("a c f")
     g.nx.remove_node("c1")
     g.nx.add_edge("a0", "f2")
-    with pytest.raises(GraphError, match=r"context: nothing reads it; remove it, as in g.nx.remove_node\('context'\)"):
+    with pytest.raises(GraphError, match=r"context: nothing reads it\n    g.nx.remove_node\('context'\)"):
         xt_blocks.lower(g)
     g.nx.remove_node("context")
     stack, x = lowered(g), inputs()

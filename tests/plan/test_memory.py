@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph
+from blockdsl.plan import memory
 from blockdsl.plan.memory import CHECKPOINTING, Activations, Checkpointing, StageMemory
 from blockdsl.plan.stages import stages
+from blockdsl.registry.kinds import kind_of
 from blockdsl.registry.norms import norms_of
 
-from .allocated import Allocated, saved_bytes
+from .allocated import Allocated, FusedNorm, saved_bytes
 
 ROWS, TOKENS, DIM = 2, 128, 32
 SIZES = {"dim": DIM, "heads": 4, "attn_dim_head": 8, "causal": True}
@@ -34,6 +37,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "scores in hand": ("a*3", {"attn_flash": False}),
     "scores in hand, shared heads": ("a*3", {"attn_flash": False, "attn_kv_heads": 2}),
     "scores in hand, rotary": ("a*3", {"attn_flash": False, "rotary_pos_emb": True}),
+    "dropped weights": ("a*3", {"attn_dropout": 0.1}),
+    "talking heads": ("a*3", {"attn_talking_heads": True}),
+    "layer scales": ("(a f)*2", {"layer_scale": 0.5}),
+    "dropped outputs": ("(a f)*2", {"attn_sublayer_dropout": 0.5, "ff_sublayer_dropout": 0.5}),
+    "gated residual": ("(a f)*2", {"gate_residual": True}),
     "gates": ("a*3", {"attn_gate_values": True}),
     "gates by head": ("a*3", {"attn_gate_values": True, "attn_gate_values_headwise": True, "attn_swiglu_values": True}),
     "gates of low rank": (
@@ -51,6 +59,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "short convolution of another width": ("conv(inner=48)*3", {}),
     "mamba": ("mamba*3", {}),
     "gated linear recurrence": ("rglru*3", {}),
+    "mamba-2": ("m(state=6, dim_head=8, chunk=32)*3", {}),
+    "mamba-2 in groups": (
+        "m(state=6, heads=4, dim_head=8, groups=2, kernel=2, chunk=32)*3",
+        {"ssm_gated_norm": "group"},
+    ),
+    "mamba-2 in one chunk": ("m(state=6, dim_head=8, chunk=128, gated_norm=none)*3", {}),
+    "gated linear attention": ("gla(heads=4, dim_head=6, value_dim_head=10)*3", {}),
+    "gated linear attention, decay by head": ("gla(heads=4, dim_head=6, decay=head)*3", {}),
+    "retention": ("gla(heads=4, dim_head=6, decay=fixed)*3", {}),
+    "gated delta net": ("gdn(heads=4, dim_head=6, value_dim_head=10)*3", {}),
+    "gated delta net, shared keys": ("gdn(heads=2, value_heads=4, dim_head=6)*3", {}),
+    "Kimi delta attention": ("kda(heads=4, dim_head=6, kernel=3)*3", {}),
+    "HGRN2": ("hgrn(heads=4, dim_head=6, value_dim_head=10)*3", {}),
+    "HGRN2 with a lower bound": ("hgrn(heads=4, dim_head=6, lower_bound=0.2)*3", {}),
     "parallel": ("(a & f)*3", {}),
     "norms of outputs": ("(a f)*2", {"sandwich_norm": True}),
     "norms after": ("(a f)*2", {"pre_norm": False}),
@@ -66,8 +88,9 @@ def memory_of(graph: BlockGraph, tokens: int) -> StageMemory:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_a_forward_pass_saves(name: str) -> None:
+def test_what_a_forward_pass_saves(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     text, settings = CASES[name]
+    monkeypatch.setattr(torch.nn.functional, "rms_norm", FusedNorm.rms_norm)
     graph = blockdsl.compile(text, **(SIZES | settings))
     model = xt_blocks.lower(graph)
     context = {"context": torch.randn(ROWS, TOKENS, DIM)} if graph.nodes("context") else {}
@@ -128,8 +151,11 @@ def test_what_is_alive_in_a_training_step(text: str, settings: dict[str, Any], c
     )
 
 
-def test_kinds_that_do_not_say_what_they_save() -> None:
+def test_kinds_that_do_not_say_what_they_save(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = blockdsl.compile("a gdn f", **SIZES)
+    monkeypatch.setattr(
+        memory, "kind_of", lambda name: replace(kind_of(name), saved=None) if name == "gdn" else kind_of(name)
+    )
     planned = memory_of(graph, 8).saved(stages(graph, 1)[0], True, "none")
     assert planned.unknown == ("gated delta net",)
     assert norms_of(graph.block("a0")["options"]).stream is not None

@@ -97,7 +97,7 @@ def test_blocks_are_compiled_once_a_kind_and_compute_the_same(
 ) -> None:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr("xt_blocks.train.compiled.BACKEND", counter)
+    monkeypatch.setattr("xt_blocks.runtime.compiled.BACKEND", counter)
     sizes = {"pattern": "(a>>1 f)*3", "options": {"rotary_pos_emb": True, "checkpoint": checkpoint}}
     running, plain = made(compile=True, **sizes), made(**sizes)
     assert running.model.state_dict().keys() == plain.model.state_dict().keys()

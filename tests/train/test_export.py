@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -92,3 +93,12 @@ def test_a_run_of_tokens_says_which_one_ends_a_text(blockdsl: Blockdsl, small: l
     for file in ("config.json", "graph.json", "model.safetensors"):
         os.rename(tmp_path / "run" / file, alone / file)
     assert blockdsl("generate", alone, "--prompt", "line", "--tokens", "3", "--seed", "1")[0] == 0
+
+
+def test_without_its_checkpoints_a_run_still_writes(blockdsl: Blockdsl, small: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert blockdsl("train", *small, "--steps", "2", "--out", run)[0] == 0
+    words = ["generate", run, "--prompt", "the", "--tokens", "9", "--temperature", "0"]
+    before = blockdsl(*words)
+    shutil.rmtree(run / "checkpoints")
+    assert blockdsl(*words) == before

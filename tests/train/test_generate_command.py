@@ -93,6 +93,7 @@ def test_what_is_no_trained_run_is_refused(run: Path, blockdsl: Blockdsl, tmp_pa
         r"  no checkpoint is left: the run has to be started again\n",
         err,
     )
+    (run / "config.json").unlink()  # a run that has not ended
     shutil.rmtree(run / "checkpoints")
     _, _, err = blockdsl("generate", run)
     assert err == (

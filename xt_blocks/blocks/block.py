@@ -31,7 +31,7 @@ from .layer_output import LayerOutput
 from .norms import AdaptiveLayerScale, adapted, norm
 from .residual import HyperConnection, ResidualConnection, orthogonal
 from .shift import shift_tokens
-from .state import Piece
+from .state import Tail
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Block(nn.Module):
         use: Use | None = None,
         inputs: Mapping[str, Any] | None = None,
         mask: Tensor | None = None,
-        tail: Piece | None = None,
+        tail: Tail | None = None,
         memory: Tensor | None = None,
         normed: Tensor | None = None,
         condition: Tensor | None = None,

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels.documents import Documents
-from .state import Piece
+from .state import Tail
 
 
 def shift_tokens(
@@ -15,7 +15,7 @@ def shift_tokens(
     shift: int,
     causal: bool,
     mask: Tensor | None = None,
-    tail: Piece | None = None,
+    tail: Tail | None = None,
     documents: Documents | None = None,
 ) -> Tensor:
     """Split features into equal parts; part i comes from i tokens before, or, not causal, from `shift` before to after.
@@ -39,11 +39,7 @@ def shift_tokens(
     size, seq = x.shape[-1] // len(offsets), x.shape[1]
     real = x if mask is None else x.masked_fill(~mask[..., None], 0.0)
     after = 0 if causal else shift
-    if tail is None:
-        padded = F.pad(real, (0, 0, shift, after))
-    else:
-        padded = torch.cat((tail.read(), real), dim=1)
-        tail.write(padded[:, seq:])
+    padded = F.pad(real, (0, 0, shift, after)) if tail is None else tail.before(real)
     parts = [
         # an unshifted part is the token's own, masked or not
         x[..., i * size : (i + 1) * size]

@@ -16,14 +16,11 @@ def in_type_of(like: Tensor, kept: Tensor) -> Tensor:
     return kept if kept.dtype == like.dtype else kept.to(like.dtype)
 
 
-class Piece(Protocol):
-    """A piece of constant size."""
+class Tail(Protocol):
+    """The last tokens of what came before."""
 
-    def read(self) -> Tensor:
-        """(batch, *shape): as written in the previous call, zeros at first; not to be changed in place."""
-
-    def write(self, new: Tensor) -> None:
-        """`new: (batch, *shape)`, for the next call."""
+    def before(self, x: Tensor) -> Tensor:
+        """`x: (batch, seq, dim)` with these tokens in front, (batch, tail + seq, dim); its last ones are kept."""
 
 
 class LayerState(Protocol):
@@ -34,7 +31,8 @@ class LayerState(Protocol):
         """How many tokens before the new ones `append` returns; None: all."""
 
     def read(self, name: str) -> Tensor:
-        """A piece per row, or per token of the context; as `Piece.read`."""
+        """A piece per row, (batch, *shape), or per token of the context: as written in the previous call, zeros at
+        first; not to be changed in place."""
 
     def write(self, name: str, new: Tensor) -> None:
         """The same piece, for the next call."""

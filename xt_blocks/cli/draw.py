@@ -23,8 +23,8 @@ class Form(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-PICTURED = ("unfold", "detail", "color", "seq_len", "theme")
-PAGED = PICTURED[:-1]
+PAGED = ("unfold", "detail", "color", "seq_len")
+PICTURED = (*PAGED, "columns", "theme")
 FORMS = {
     ".svg": Form("to_svg", PICTURED),
     ".png": Form("to_png", PICTURED),
@@ -54,6 +54,7 @@ def add_parser(subparsers: Any) -> None:
     source.add_graph(parser)
     picture.add(parser, [*FORMS], "where to", required=True)
     parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
+    parser.add_argument("--columns", type=int, metavar="N", help="of a stack (default: one, or several for a long one)")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
     parser.add_argument("--color", choices=COLORS, help="what the colour of a block shows (default: kind)")
     parser.add_argument("--seq-len", type=int, metavar="N", help="tokens a row, of the FLOPs (default: 1024)")

@@ -102,21 +102,22 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Raises UserError when a flag or the folder is invalid."""
-    check(args)
-    args.temperature = TEMPERATURE if args.temperature is None else args.temperature
     from .. import train
     from ..runtime.loops import with_loops
     from ..train.launch import Silent, process_group
 
-    train.limit_threads()
-    train.check_device(args.device)
     try:
         with process_group("generate RUN", args.mesh, args.device) as ranks:
+            check(args)
+            args.temperature = TEMPERATURE if args.temperature is None else args.temperature
             if ranks is not None:
                 return _write_over_ranks(args, ranks)
     except Silent:
         return 1
-    if not (args.run_folder / "settings.json").is_file() and (args.run_folder / "config.json").is_file():
+    train.limit_threads()
+    train.check_device(args.device)
+    is_run = (args.run_folder / "settings.json").is_file() and (args.run_folder / "checkpoints").is_dir()
+    if not is_run and (args.run_folder / "config.json").is_file():
         from ..interop.text import load_writer
 
         return _write(args, load_writer(args.run_folder, args.device))

@@ -6,8 +6,10 @@ Owns what is said of a command line that cannot be read. The commands own their 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -46,6 +48,9 @@ class Parser(argparse.ArgumentParser):
         return f"did you mean --{found}?" if found else f"`{self.prog} --help` lists them"
 
     def error(self, message: str) -> NoReturn:
+        if os.environ.get("RANK", "0") != "0":  # of processes that torchrun started, the first says it
+            time.sleep(3.0)  # and the others wait until it has, as they end together
+            self.exit(2)
         if choice := _CHOICE.search(message):
             hint = did_you_mean(choice[1], [name.strip("' ") for name in choice[2].split(",")])
             message += f"; {hint}" if hint else ""

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             with process_group("train --out RUN", args.mesh, args.device or "cpu", args.timeout) as ranks:
                 _check_launch(args, ranks)
-                if started_again() and args.out is not None and (args.out / "settings.json").is_file():
+                if started_again(ranks) and args.out is not None and (args.out / "settings.json").is_file():
                     args.resume = args.out
                 return _resume(args, ranks) if args.resume is not None else _start(args, ranks)
         except Silent:

@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from blockdsl.graph.state import Kept
+from blockdsl.registry.state import State
 
 from ..kernels.compat import all_gather, reduce_scatter
 from ..runtime.cache import Cache
 from ..runtime.sequence import SequenceState
-from ..runtime.state import NodeState
+from ..runtime.state import NodeState, RowState
 
 
 class GatheredCache(Cache):
@@ -42,6 +44,7 @@ class GatheredCache(Cache):
         self.length, self.mask = past, mask
         self.sequence = SequenceState(length=past, mask=mask)
         self.nodes = {node: _Gathered(self, own, group) for node, own in kept.items()}
+        self.shifts = {node: _Tail(self, own.shift, group) for node, own in kept.items() if own.shift is not None}
 
 
 class _Gathered(NodeState):
@@ -54,6 +57,20 @@ class _Gathered(NodeState):
 
     def append(self, **new: Tensor) -> tuple[Tensor, ...]:
         return tuple(gathered(t, self.group)[..., self.first : self.end, :] for t in new.values())
+
+
+class _Tail(RowState):
+    """The last tokens of the ranks before, for a token shift."""
+
+    def __init__(self, progress: GatheredCache, piece: State, group: dist.ProcessGroup) -> None:
+        super().__init__(progress, piece)
+        self.group, self.size = group, piece.shape[0]
+
+    def before(self, x: Tensor) -> Tensor:
+        count = min(self.size, x.shape[1])  # a tail may be longer than what a rank has
+        every = F.pad(gathered(x[:, x.shape[1] - count :], self.group), (0, 0, self.size, 0))
+        start = self.group.rank() * count
+        return torch.cat((every[:, start : start + self.size], x), dim=1)
 
 
 def gathered(x: Tensor, group: dist.ProcessGroup) -> Tensor:

@@ -33,6 +33,7 @@ from blockdsl.errors import UserError
 from blockdsl.plan.context import why_whole_rows
 from blockdsl.plan.local import node_cuts, tensor_part, tensor_splits, whole_layers
 from blockdsl.plan.mesh import Mesh
+from blockdsl.plan.schedule import check_schedule
 from blockdsl.plan.stages import stages
 from blockdsl.registry.options import whole
 from blockdsl.registry.split import Split
@@ -40,16 +41,17 @@ from blockdsl.registry.split import Split
 from ..generation.autoregressive import AutoregressiveWrapper
 from ..models.lower import lower_stream
 from ..models.transformer import TransformerWrapper
+from ..runtime.compiled import compile_block
 from ..runtime.modules import block_module
 from ..runtime.seeds import seed_for
 from ..runtime.stack import Stack
 from . import checkpoint
 from .init import fill, initialised
 from .pieces import HeldTensor
-from .pipeline import Pipeline, Shared, check_schedule, check_shared, rounds, stages_of
+from .pipeline import Pipeline, Shared, check_shared, rounds, stages_of
 from .ranks import Ranks
 from .reasons import reason
-from .shard import let_go, local_part, sharded
+from .shard import average_numbers, let_go, local_part, sharded
 from .stage import StageLoss, StageModel, StageStack
 from .tensor import cuts as cuts_of
 from .tensor import sum_gradients, tensor_parallel
@@ -115,7 +117,7 @@ class Job:
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-        check_schedule(schedule)
+        check_schedule(schedule, mesh)
         if graph.reads != "tokens" or graph.encoder is not None:
             raise UserError("a job trains a language model over one stream of tokens: give num_tokens, and no =>")
         if why := graph.sees_later():
@@ -174,7 +176,7 @@ class Job:
                 if node not in finished:
                     finished.add(node)
                     if compile:
-                        block.compile()
+                        compile_block(block)
                     sharded(block, self.ranks)
             along = self.ranks.group("cp") if self.mesh.cp > 1 else None
             out[index] = StageLoss(net, self._autocast, self.mesh.data * self.mesh.cp, self.ranks.total, along)
@@ -229,6 +231,7 @@ class Job:
         """
         self.check_batch(len(tokens), tokens.shape[1] - 1)
         losses = self._passes(tokens, mask, gradients=True)
+        average_numbers(self.parameters(), self.ranks)
         if self.mesh.tp > 1:
             for net in self.nets:
                 names = dict(net.named_parameters())
@@ -405,6 +408,8 @@ class Job:
         if self.ranks.once(("dp",)):
             for name, parameter in self.named_parameters():
                 if parameter.grad is not None and (self.shared is None or self.shared.counts(name)):
+                    if not parameter.ndim and not self.ranks.once(("fsdp", "cp")):
+                        continue  # each rank has it
                     parts = self._piece(name, parameter.grad).rectangles
                     here += sum(float(each.part.double().square().sum()) for each in parts if each.first)
         (total,) = self.ranks.sums([here])

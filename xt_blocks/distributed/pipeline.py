@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle, get_schedule_class
 
-from blockdsl.errors import UserError, did_you_mean
+from blockdsl.errors import UserError
+from blockdsl.plan.schedule import SCHEDULES as PLANNED
 from blockdsl.plan.stages import PipelineStage as Part
-from blockdsl.plan.stages import shared
+from blockdsl.plan.stages import has_parameters, shared
 
 from .ranks import Ranks
 from .shard import let_go, local_part
@@ -33,17 +34,8 @@ SCHEDULES = {
     "zero-bubble": "InterleavedZeroBubble",
 }
 """Our names → torch's. The first two have one stage a rank (1F1B: PipeDream, arXiv:1806.03377), the others two
-(Narayanan et al., arXiv:2104.04473; Qi et al., arXiv:2401.10241). Left out: those in a V, which cannot evaluate."""
-
-
-def check_schedule(schedule: str) -> None:
-    """
-    Raises:
-        UserError: there is no such schedule.
-    """
-    if schedule not in SCHEDULES:
-        hint = did_you_mean(schedule, SCHEDULES)
-        raise UserError(f"there is no schedule '{schedule}'; {hint or 'there are ' + ', '.join(SCHEDULES)}")
+(Narayanan et al., arXiv:2104.04473; Qi et al., arXiv:2401.10241). Left out: those in a V, which cannot evaluate.
+With FSDP, torch's zero-bubble loses gradients of some micro-batches, and `check_schedule` refuses it."""
 
 
 def stages_of(rank: int, ranks: int, schedule: str) -> list[int]:
@@ -53,7 +45,7 @@ def stages_of(rank: int, ranks: int, schedule: str) -> list[int]:
 
 def rounds(schedule: str) -> int:
     """How many stages each rank has."""
-    return 1 if schedule in ("gpipe", "1f1b") else 2
+    return PLANNED[schedule].stages
 
 
 class Pipeline:
@@ -172,14 +164,29 @@ def _as_it_is(output: Tensor, target: Tensor) -> Tensor:
 def check_shared(graph: BlockGraph, parts: Sequence[Part], ranks: int, schedule: str) -> None:
     """
     Raises:
-        UserError: two stages of a rank have the same parameters.
+        UserError: two stages of a rank have the same parameters, or under zero-bubble two blocks of a stage.
     """
+    if schedule == "zero-bubble":
+        for part in parts:
+            for name, nodes in _read_by(graph, part).items():
+                if len(nodes) > 1:
+                    both = f"{' and '.join(nodes[:2])} both read the parameters of {name}"
+                    raise UserError(f"schedule=zero-bubble uses no parameter twice in a stage, and {both}: take 1f1b")
     for node, where in shared(graph, parts).items():
         if len({stage % ranks for stage in where}) < len(where):
             what = "the embedding, tied to the logits," if node == graph.start else f"the parameters of {node}"
             raise UserError(
                 f"schedule={schedule} gives each rank several stages, and two of one rank share {what}: take 1f1b"
             )
+
+
+def _read_by(graph: BlockGraph, part: Part) -> dict[str, list[str]]:
+    """Tied blocks by their owner, and learned positions → the blocks of a stage that use their parameters."""
+    out = {owner: [node for node in nodes if node in part.nodes] for owner, nodes in graph.tied().items()}
+    for position in part.beside:
+        if has_parameters(graph, position):
+            out[position] = [node for node in part.nodes if position in graph.nx.pred[node]]
+    return out
 
 
 class Shared:
@@ -220,4 +227,7 @@ class Shared:
             if (parameter := parameters.get(name)) is not None:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(local_part(parameter.grad), group=self.groups[where])
+                own = local_part(parameter.grad)
+                total = own.contiguous()  # under zero-bubble a gradient may lie in memory as on no other rank
+                dist.all_reduce(total, group=self.groups[where])
+                own.copy_(total)

@@ -7,7 +7,10 @@ Before a block runs its parameters are gathered, after it they are let go; gradi
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
@@ -19,10 +22,23 @@ warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a vi
 
 
 def sharded(module: nn.Module, ranks: Ranks) -> nn.Module:
-    """The module with each parameter shared by the ranks; what was sharded inside it stays as it is."""
+    """The module with each parameter shared by the ranks, but for single numbers, which each has; what was sharded
+    inside it stays as it is."""
     if ranks.sharding is not None:
-        fully_shard(module, mesh=ranks.sharding)
+        numbers = {parameter for parameter in module.parameters() if not parameter.ndim}
+        fully_shard(module, mesh=ranks.sharding, ignored_params=numbers)
     return module
+
+
+def average_numbers(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
+    """The mean over the data ranks of the gradients that FSDP leaves alone: those of single numbers."""
+    grads = [parameter.grad for parameter in parameters if not parameter.ndim and parameter.grad is not None]
+    if ranks.sharding is not None and grads:
+        mean = torch.stack(grads) / (ranks.mesh.data * ranks.mesh.cp)
+        for axis in ("dp", "fsdp", "cp"):
+            dist.all_reduce(mean, group=ranks.group(axis))
+        for grad, value in zip(grads, mean, strict=True):
+            grad.copy_(value)
 
 
 def let_go(module: nn.Module) -> None:

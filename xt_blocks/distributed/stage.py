@@ -97,7 +97,7 @@ class StageModel(TransformerWrapper):
             self.post_emb_norm, self.project_emb = nn.Identity(), nn.Identity()
             if self.memory_tokens is not None:  # places of the stream, whose values the first stage makes
                 memory = torch.zeros_like(self.memory_tokens)
-                self.memory_tokens = None
+                del self.memory_tokens
                 self.register_buffer("memory_tokens", memory, persistent=False)
         if not stack.is_last:
             self.to_logits = self.logits_transform = self.logits_bias = None

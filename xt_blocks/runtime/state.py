@@ -82,6 +82,12 @@ class RowState:
             halves = self._halves = halves.clone()
         halves[half], self._places[half] = new, at.end
 
+    def before(self, x: Tensor) -> Tensor:
+        """A piece of the last tokens, (batch, tail, dim), in front of `x: (batch, seq, dim)`; then of its last ones."""
+        joined = torch.cat((self.read(), x), dim=1)
+        self.write(joined[:, x.shape[1] :])
+        return joined
+
     def after(self) -> Tensor:
         """(batch, *shape), as it was written in the current step; a copy without gradient."""
         assert self._halves is not None

@@ -20,10 +20,10 @@ from blockdsl.errors import UserError
 from .. import AutoregressiveWrapper, TransformerWrapper, auxiliary_losses
 from ..distributed.reasons import reason
 from ..kernels.batch_rows import BatchRows, rows_of_batch
+from ..runtime.compiled import compile_blocks
 from ..runtime.seeds import seed_for
 from . import checkpoint
 from .checkpoint import Restored
-from .compiled import compile_blocks
 from .export import Export
 from .optimizer import make_optimizer
 from .settings import TrainSettings

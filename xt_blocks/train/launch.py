@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -19,12 +20,12 @@ from blockdsl.errors import UserError
 from blockdsl.plan.mesh import Mesh
 
 from .answers import no_answer
+from .settings import TrainSettings, check_device
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
     from .mesh import MeshEngine
-    from .settings import TrainSettings
 
 T = TypeVar("T")
 
@@ -48,14 +49,18 @@ class Launch:
         mesh: as many ranks as there are processes.
         rank: this one's; 0 prints, and writes what is written once.
         store: what they tell each other, of this start alone.
+        again: torchrun has started some rank again, after one had failed.
     """
 
     def __init__(self, mesh: Mesh) -> None:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self.mesh, self.rank = mesh, int(os.environ["RANK"])
-        hosts = "TORCHELASTIC_RUN_ID" not in os.environ and self.rank == 0  # else torchrun does
+        hosts = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and self.rank == 0  # else torchrun does
         store = torch.distributed.TCPStore(address, port, mesh.size, is_master=hosts)  # type: ignore[attr-defined]
-        self.store = torch.distributed.PrefixStore(f"start {_starts()}", store)  # type: ignore[attr-defined]
+        one_machine = os.environ.get("LOCAL_WORLD_SIZE", str(mesh.size)) == str(mesh.size)
+        start = str(_starts()) if one_machine else _agreed_start(store, self.rank, mesh.size)
+        self.store = torch.distributed.PrefixStore(f"start {start}", store)  # type: ignore[attr-defined]
+        self.again = False
 
     @property
     def main(self) -> bool:
@@ -122,9 +127,35 @@ class Launch:
         return f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks)}" if ranks else "a rank"
 
 
-def started_again() -> bool:
-    """Whether torchrun has started this process again, after a rank had failed."""
-    return _starts() > 0
+def started_again(ranks: Launch | None) -> bool:
+    """Whether torchrun has started the run's processes again, after one had failed."""
+    return _starts() > 0 if ranks is None else ranks.again
+
+
+def _agreed_start(store: Any, rank: int, size: int) -> str:
+    """A name of this start that all ranks agree on, as torchrun counts starts on each machine by itself.
+
+    The first rank lists what it finds of all, until each has seen itself there: before that it may find what a rank of
+    an earlier start had said.
+    """
+    mine = uuid4().hex
+    store.set(f"name of {rank}", mine)
+    names: list[str] = []
+    while True:
+        if rank == 0:
+            if (found := [store.get(f"name of {each}").decode() for each in range(size)]) != names:
+                names = found
+                store.set("names", " ".join(names))
+            if all(store.check([f"{mine} has {name}"]) for name in names[1:]):
+                store.set(f"{mine} goes", "")
+                return mine
+        else:
+            names = store.get("names").decode().split()
+            if names[rank] == mine:
+                store.set(f"{names[0]} has {mine}", "")
+                if store.check([f"{names[0]} goes"]):
+                    return names[0]
+        time.sleep(0.1)
 
 
 def _starts() -> int:
@@ -143,14 +174,14 @@ def process_group(command: str, mesh: str | None, device: str, seconds: float | 
     Raises:
         UserError: the mesh has another number of ranks than were started; or, later, a rank did not come.
     """
-    wanted, there = None if mesh is None else Mesh.parse(mesh), int(os.environ.get("WORLD_SIZE", "1"))
-    wanted = Mesh(fsdp=there) if wanted is None else wanted
-    if wanted.size != there:
-        started = "this is one process" if there == 1 else f"torchrun started {there}"
-        start = f"torchrun --nproc-per-node {wanted.size} -m blockdsl {command} --mesh {wanted} ..."
-        raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {start}")
-    if seconds is not None and not seconds > 0:
-        raise UserError(f"--timeout must be more than 0 seconds, not {seconds:g}")
+    there = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        wanted = _checked(command, mesh, device, seconds, there)
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            raise
+        time.sleep(GRACE)  # torchrun ends all ranks when one has ended, and the first has to say it
+        raise Silent from error
     if there == 1:
         yield None
         return
@@ -164,11 +195,27 @@ def process_group(command: str, mesh: str | None, device: str, seconds: float | 
     )
     with _quiet(not launch.main):
         try:
+            starts: list[Any] = [None] * there
+            dist.all_gather_object(starts, _starts())
+            launch.again = any(starts)
             yield launch
         except Exception as error:
             raise launch.told(error, seconds) from error
         finally:
             dist.destroy_process_group()
+
+
+def _checked(command: str, mesh: str | None, device: str, seconds: float | None, there: int) -> Mesh:
+    wanted = Mesh(fsdp=there) if mesh is None else Mesh.parse(mesh)
+    if wanted.size != there:
+        started = "this is one process" if there == 1 else f"torchrun started {there}"
+        start = f"torchrun --nproc-per-node {wanted.size} -m blockdsl {command} --mesh {wanted} ..."
+        raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {start}")
+    if seconds is not None and not seconds > 0:
+        raise UserError(f"--timeout must be more than 0 seconds, not {seconds:g}")
+    if there > 1:
+        check_device(device)
+    return wanted
 
 
 @contextmanager

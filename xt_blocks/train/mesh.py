@@ -74,6 +74,7 @@ class MeshEngine:
         check_logits(self.job.logits, settings.num_tokens, settings.seq_len)
         self.optimizer = make_optimizer(nn.ModuleList(self.job.nets), settings.lr, settings.optimizer)
         self.each = optimizers_of(self.optimizer)
+        self.parent = os.getppid()
         self.aside = dist.new_group(backend="gloo")
         self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.writing: Future[None] | None = None
@@ -152,7 +153,8 @@ class MeshEngine:
         agreed(writing.publish if self.main else nothing)
 
     def agree(self, wish: bool) -> bool:
-        wishes = torch.tensor(float(wish), device=self.job.ranks.device, dtype=torch.float32)
+        alone = os.getppid() != self.parent  # torchrun was killed, and may have been started again
+        wishes = torch.tensor(float(wish or alone), device=self.job.ranks.device, dtype=torch.float32)
         dist.all_reduce(wishes, dist.ReduceOp.MAX)
         return bool(wishes.item())
 

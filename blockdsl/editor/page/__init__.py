@@ -12,7 +12,7 @@ def file_names() -> list[str]:
     return sorted(each.name for each in files(__name__).iterdir() if each.name[each.name.rfind(".") :] in TYPES)
 
 
-def content(name: str) -> tuple[bytes, str]:
+def file_content(name: str) -> tuple[bytes, str]:
     """A file and its type.
 
     Raises:

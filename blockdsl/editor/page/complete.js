@@ -1,6 +1,6 @@
 /* Completion: a list at the caret of what can stand there, each with a line of help. */
 
-import { ask } from "./ask.js";
+import { ask, NoAnswer } from "./ask.js";
 import { make } from "./dom.js";
 import { offsets } from "./offsets.js";
 
@@ -14,7 +14,8 @@ export class Completion {
     document.body.append(this.list);
     this.items = [];
     this.at = -1;
-    this.asked = 0;
+    this.next = null;  // what is to be asked
+    this.busy = this.closed = false;
     text.area.setAttribute("aria-controls", this.list.id);
     text.area.addEventListener("keydown", (event) => this.key(event));
     text.area.addEventListener("input", (event) => this.typed(event));
@@ -37,17 +38,31 @@ export class Completion {
     else this.close();
   }
 
-  /* `wanted`: asked for by the person, and not by typing. */
+  /* `wanted`: asked for by the person, and not by typing. One question at a time, then the newest. */
   async ask(wanted) {
-    const number = ++this.asked, text = this.text.text, caret = this.text.area.selectionStart;
-    const { toLibrary, toScript } = offsets(text);
-    let answer;
+    this.next = { wanted };
+    this.closed = false;
+    if (this.busy) return;
+    this.busy = true;
     try {
-      answer = await ask({ do: "complete", text, offset: toLibrary(caret), settings: this.settings() });
-    } catch {
-      return;
+      while (this.next) {
+        const { wanted } = this.next;
+        this.next = null;
+        await this.answer(wanted);
+      }
+    } catch (error) {
+      if (!(error instanceof NoAnswer)) throw error;
+    } finally {
+      this.busy = false;
     }
-    if (number !== this.asked || !answer.ok || this.text.text !== text || this.text.area.selectionStart !== caret) return;
+  }
+
+  async answer(wanted) {
+    const text = this.text.text, caret = this.text.area.selectionStart;
+    const { toLibrary, toScript } = offsets(text);
+    const answer = await ask({ do: "complete", text, offset: toLibrary(caret), settings: this.settings() });
+    if (this.next || this.closed || !answer.ok) return;
+    if (this.text.text !== text || this.text.area.selectionStart !== caret) return;
     const items = answer.completions.map((item) => ({ ...item, start: toScript(item.start), end: toScript(item.end) }));
     const written = (item) => text.slice(item.start, item.end) === item.insert;
     if (!items.length || (!wanted && items.some(written))) this.close();
@@ -77,7 +92,8 @@ export class Completion {
   }
 
   close() {
-    this.asked++;
+    this.next = null;
+    this.closed = true;  // of an answer that is still to come, too
     if (!this.open) return;
     this.list.hidden = true;
     this.go(-1);

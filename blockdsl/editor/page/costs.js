@@ -13,7 +13,7 @@ export function show(costs) {
     return make("div", { title: `${exact}${unit && " bytes"}` }, make("dt", {}, label), make("dd", {}, with_(short, unit)));
   }));
   by("stages").hidden = costs.stages.length < 2;
-  const head = make("tr", {}, ...["stage", "blocks", ...columns.map(([, label]) => label)].map((title) => make("th", { scope: "col" }, title)));
+  const head = make("tr", {}, ...["stage", "blocks", ...columns.map(([, label]) => label.replace(/ a (token|row)$/, ""))].map((title) => make("th", { scope: "col" }, title)));
   const rows = costs.stages.map((row) => make("tr", {}, make("td", {}, row.stage), make("td", {}, row.blocks ? String(row.blocks) : ""),
     ...columns.map(([name, , unit]) => make("td", { title: row[name]?.[1] ?? "" }, row[name] ? with_(row[name][0], unit) : ""))));
   by("stages").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));

@@ -18,6 +18,7 @@ export function draw(svg) {
   shown = svg;
   view.innerHTML = svg;
   const root = view.firstElementChild;
+  for (const text of root.querySelectorAll("[data-size]")) text.style.fontSize = `${text.dataset.size}px`;
   boxes = Array.from(root.querySelectorAll("[data-node]"), (element) => {
     element.setAttribute("role", "button");
     element.setAttribute("tabindex", -1);

@@ -20,7 +20,7 @@ def attention_saved(o: Any, queries: float, keys: float, inputs: Collection[str]
         joint: one linear layer makes queries, keys and values.
     """
     latent, normed = getattr(o, "kv_rank", None) is not None, bool(o.qk_norm or o.qk_rmsnorm or o.qk_layernorm)
-    changed, explicit = normed or "rotary" in inputs, not o.flash
+    changed, explicit = normed or "rotary" in inputs, holds_scores(o)
     repeated = o.heads != o.kv_heads and not explicit
     new_q, new_k, new_v = (each or explicit for each in (changed or latent, changed or repeated, repeated))
     out = queries * o.heads * (o.value_dim_head * (2 if new_q and not explicit else 1) + (not explicit))
@@ -37,7 +37,12 @@ def attention_saved(o: Any, queries: float, keys: float, inputs: Collection[str]
     return out + made + queries * o.heads * o.dim_head * kept_q + keys * kv_features(o) * kept_kv
 
 
+def holds_scores(o: Any) -> bool:
+    """Whether all scores are in hand: no kernel that leaves them out drops weights or mixes heads."""
+    return not o.flash or o.dropout > 0 or bool(o.talking_heads)
+
+
 def scores_saved(o: Any, batch: int, queries: int, keys: int) -> float:
     """Of scores, which kernels that hold them save: the weights, and what modifiers read."""
-    modified = (o.softcap is not None) + 2 * (o.dropout > 0) + 2 * bool(o.talking_heads)
-    return batch * o.heads * queries * (keys + o.num_mem_kv) * (1 + modified) if o.flash is False else 0
+    modified = (o.softcap is not None) + 2 * (o.dropout > 0) + 3 * bool(o.talking_heads)
+    return batch * o.heads * queries * (keys + o.num_mem_kv) * (1 + modified) if holds_scores(o) else 0

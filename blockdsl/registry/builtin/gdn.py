@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
-from ..scan import delta_flops
+from ..scan import delta_flops, products_saved, states_saved
 from ..split import Cut, Split, shared_by, uneven
 from ..state import State
 from .words import counted
@@ -35,6 +36,15 @@ def _flops(o: Any, sizes: Sizes) -> int:
     linear = o.dim * (2 * keys + 3 * values + 2 * o.value_heads) + (2 * keys + values) * o.kernel
     scan = o.value_heads * delta_flops(sizes.seq, o.dim_head, o.value_dim_head, by_channel=False)
     return sizes.batch * (2 * sizes.seq * linear + scan)
+
+
+def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    """On a CPU, by plain operations."""
+    keys, values = _features(o)
+    tokens = o.dim + 12 * keys + 2 * o.heads + 12 * values + o.value_heads * (3 * o.dim_head + 8)
+    products = products_saved(sizes.seq, o.dim_head, by_channel=False, lefts=2)
+    states = 2 * states_saved(sizes.seq, o.dim_head, o.value_dim_head)
+    return sizes.batch * (sizes.seq * tokens + o.value_heads * (products + states))
 
 
 def _state(o: Any) -> dict[str, State]:
@@ -134,6 +144,7 @@ GATED_DELTA_NET = Kind(
     inputs=("mask", "cache"),
     shapes=_shapes,
     flops=_flops,
+    saved=_saved,
     state=_state,
     module="xt_blocks.blocks.gdn:GatedDeltaNet",
     causal_only=True,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
-from ..scan import linear_attention_flops
+from ..scan import linear_attention_flops, products_saved, states_saved
 from ..split import Cut, Split, uneven
 from ..state import State
 from .words import counted
@@ -34,6 +35,16 @@ def _flops(o: Any, sizes: Sizes) -> int:
     decay = {"channel": (o.dim + keys) * o.decay_rank, "head": o.dim * o.heads, "fixed": 0}[o.decay]
     scan = o.heads * linear_attention_flops(sizes.seq, o.dim_head, o.value_dim_head, o.decay == "channel")
     return sizes.batch * (2 * sizes.seq * (o.dim * (2 * keys + 3 * values) + decay) + scan)
+
+
+def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    """On a CPU, by plain operations; a fixed decay has no gradient."""
+    keys, numbers = {"channel": (10, 1), "head": (8, 5), "fixed": (6, 3)}[o.decay]
+    rank = o.decay_rank if o.decay == "channel" else 0
+    tokens = o.dim + rank + o.heads * (keys * o.dim_head + 8 * o.value_dim_head + numbers)
+    products = products_saved(sizes.seq, o.dim_head, o.decay == "channel", lefts=0 if o.decay == "fixed" else 1)
+    states = (1 if o.decay == "fixed" else 2) * states_saved(sizes.seq, o.dim_head, o.value_dim_head)
+    return sizes.batch * (sizes.seq * tokens + o.heads * (products + states))
 
 
 def _derived(o: Any) -> dict[str, Value]:
@@ -124,6 +135,7 @@ GATED_LINEAR_ATTENTION = Kind(
     inputs=("mask", "cache"),
     shapes=_shapes,
     flops=_flops,
+    saved=_saved,
     state=lambda o: {"state": State((o.heads, o.dim_head, o.value_dim_head), dtype="float32")},
     module="xt_blocks.blocks.gla:GatedLinearAttention",
     causal_only=True,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option, Value
-from ..scan import linear_attention_flops
+from ..scan import linear_attention_flops, products_saved, states_saved
 from ..split import Cut, Split, uneven
 from ..state import State
 from .words import counted
@@ -25,6 +26,14 @@ def _flops(o: Any, sizes: Sizes) -> int:
     linear = o.dim * 2 * o.heads * (o.dim_head + o.value_dim_head)
     scan = o.heads * linear_attention_flops(sizes.seq, o.dim_head, o.value_dim_head, by_channel=True)
     return sizes.batch * (2 * sizes.seq * linear + scan)
+
+
+def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    """On a CPU, by plain operations."""
+    tokens = o.dim + 1 + o.heads * ((10 + bool(o.lower_bound)) * o.dim_head + 5 * o.value_dim_head)
+    products = products_saved(sizes.seq, o.dim_head, by_channel=True)
+    states = 2 * states_saved(sizes.seq, o.dim_head, o.value_dim_head)
+    return sizes.batch * (sizes.seq * tokens + o.heads * (products + states))
 
 
 def _derived(o: Any) -> dict[str, Value]:
@@ -87,6 +96,7 @@ HGRN = Kind(
     inputs=("mask", "cache"),
     shapes=_shapes,
     flops=_flops,
+    saved=_saved,
     state=lambda o: {"state": State((o.heads, o.dim_head, o.value_dim_head), dtype="float32")},
     module="xt_blocks.blocks.hgrn:HGRN2",
     causal_only=True,

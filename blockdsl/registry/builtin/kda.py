@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ..kinds import Kind, Shape, Sizes
 from ..options import Option
-from ..scan import delta_flops
+from ..scan import delta_flops, products_saved, states_saved
 from ..split import Cut, Split, uneven
 from ..state import State
 from .words import counted
@@ -33,6 +34,14 @@ def _flops(o: Any, sizes: Sizes) -> int:
     linear = o.dim * (4 * features + 2 * o.dim_head + o.heads) + features * (2 * o.dim_head + 3 * o.kernel)
     scan = o.heads * delta_flops(sizes.seq, o.dim_head, o.dim_head, by_channel=True)
     return sizes.batch * (2 * sizes.seq * linear + scan)
+
+
+def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    """On a CPU, by plain operations."""
+    tokens = o.dim + 2 * o.dim_head + o.heads * (28 * o.dim_head + 5)
+    products = products_saved(sizes.seq, o.dim_head, by_channel=True, lefts=2)
+    states = 2 * states_saved(sizes.seq, o.dim_head, o.dim_head)
+    return sizes.batch * (sizes.seq * tokens + o.heads * (products + states))
 
 
 def _state(o: Any) -> dict[str, State]:
@@ -91,6 +100,7 @@ KIMI_DELTA_ATTENTION = Kind(
     inputs=("mask", "cache"),
     shapes=_shapes,
     flops=_flops,
+    saved=_saved,
     state=_state,
     module="xt_blocks.blocks.kda:KimiDeltaAttention",
     causal_only=True,

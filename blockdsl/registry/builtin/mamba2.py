@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import gcd
 from typing import Any
 
@@ -86,6 +87,20 @@ def _shapes(o: Any) -> dict[str, Shape]:
     if o.gated_norm is not None:
         shapes["norm.weight"] = (o.inner,)
     return shapes
+
+
+def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
+    """On a CPU: chunks of a longer text are computed again, from their inputs, results and the states between them."""
+    given, convolved = _widths(o)
+    tail, states = (o.kernel - 1) * convolved, o.inner * o.state
+    if sizes.seq > o.chunk:
+        chunks = -(-sizes.seq // o.chunk)
+        return sizes.batch * (
+            sizes.seq * (o.dim + given + 2 * o.inner) + (chunks + 1) * states + (2 * chunks - 1) * tail
+        )
+    norm = 0 if o.gated_norm is None else o.inner
+    tokens = o.dim + 9 * o.inner + norm + 6 * (o.groups * o.state + o.heads) + 2 * sizes.seq * o.heads
+    return sizes.batch * (sizes.seq * tokens + 2 * states + tail)
 
 
 def _flops(o: Any, sizes: Sizes) -> int:
@@ -195,6 +210,7 @@ MAMBA2 = Kind(
     inputs=("mask", "cache"),
     shapes=_shapes,
     flops=_flops,
+    saved=_saved,
     state=_state,
     module="xt_blocks.blocks.mamba2:Mamba2",
     causal_only=True,

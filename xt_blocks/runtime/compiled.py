@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..kernels import compat
-from ..runtime.stack import Stack
+from .stack import Stack
 
 BACKEND = "inductor"
 SHAPES = 64
@@ -18,12 +18,17 @@ of 8 would leave some uncompiled."""
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Have the blocks of `model` compiled when they are first called.
+    """Have the blocks of `model` compiled when they are first called."""
+    for stack in model.modules():
+        if isinstance(stack, Stack):
+            for block in stack.blocks.values():
+                compile_block(block)
+
+
+def compile_block(block: nn.Module) -> None:
+    """The same of one block.
 
     Each shape has code of its own: code for any shape would depend on which came first, and a resumed run sees others.
     """
     compat.allow_recompiles(SHAPES)
-    for stack in model.modules():
-        if isinstance(stack, Stack):
-            for block in stack.blocks.values():
-                block.compile(backend=BACKEND, dynamic=False)
+    block.compile(backend=BACKEND, dynamic=False)

@@ -1,0 +1,244 @@
+"""What the page does, whether a server or a Python of its own answers it. Each begins with the page showing TEXT."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import blockdsl
+
+from .browser import Page
+
+TEXT = "# a decoder\nset dim=64, heads=4, causal;\nunit = a f(glu);\nstem: f a f | unit*3\n"
+
+
+def check_typing_changes_the_picture(page: Page) -> None:
+    page.caret(len(TEXT) - 1)
+    page.type(" ", "m").settled()
+    assert page.text == TEXT[:-1] + " m\n"
+    assert page.names(".block")[-1] == "m9"
+    assert page.one("#saved").text == "not saved"
+    assert page.driver.title.startswith(f"• {page.name}")
+
+
+def check_a_mistake_is_underlined_in_the_words_of_check(page: Page) -> None:
+    text = "(a ff)*6"
+    page.write(text)
+    with pytest.raises(blockdsl.PatternError) as error:
+        blockdsl.parse(text)
+    assert page.problems == [error.value.problem]
+    assert page.one("#problems .hint").text == error.value.hint
+    assert page.marked("error") == ["ff"]
+    assert "stale" in page.one("#view").get_attribute("class")
+    assert page.names(".block") == ["f0", "a1", "f2", "a3", "f4"]  # the last one that there was
+    page.write("(a f)*6")
+    assert page.problems == page.marked("error") == []
+    assert "stale" not in page.one("#view").get_attribute("class")
+
+
+def check_blocks_and_text_light_each_other_up(page: Page) -> None:
+    page.caret(TEXT.index("a f(glu)"))
+    page.until(lambda: page.names(".lit[data-node]") == ["a3"])
+    assert page.marked("lit") == ["a"]
+    page.point(page.node("f4")).perform()
+    assert page.marked("lit") == ["f(glu)"]
+    page.point(page.one("#zoom")).perform()
+    page.click(page.node("f2"))
+    assert page.js("document.activeElement.tagName") == "TEXTAREA"
+    assert page.js("[document.activeElement.selectionStart, document.activeElement.selectionEnd]") == [
+        TEXT.index("f |"),
+        TEXT.index("f |") + 1,
+    ]
+
+
+def check_costs_at_another_length_and_type(page: Page) -> None:
+    code = """for (const [id, value] of arguments[0]) {
+        const box = document.getElementById(id);
+        box.value = value;
+        box.dispatchEvent(new Event(id === "length" ? "input" : "change"));
+    }"""
+    graph = blockdsl.compile(TEXT)
+    for length, dtype in ((7, "int8"), (1024, "float32")):
+        page.driver.execute_script(code, [["length", str(length)], ["dtype", dtype]])
+        page.settled()
+        cache = f"{graph.kv_cache_bytes(length, dtype=dtype):,} bytes"
+        assert page.all("#totals > div")[2].get_attribute("title") == cache
+
+
+def check_holding_against_a_second_text(page: Page) -> None:
+    page.one("#compare").click()
+    page.settled()
+    assert page.one("#changes pre").get_attribute("textContent") == "no differences"
+    page.write(TEXT.replace("glu", "glu, mult=2"))
+    assert "mult 4 -> 2" in page.one("#changes pre").get_attribute("textContent")
+    page.write("(a ff)", "#against textarea")
+    assert page.problems == ["unknown block 'ff'"]
+    page.one("#compare").click()
+    page.settled()
+    assert page.problems == []
+    assert page.names(".block") == ["f0", "a1", "f2", "a3", "f4"]
+
+
+def check_undo_and_redo(page: Page) -> None:
+    page.caret(len(TEXT) - 1)
+    page.type("*", "2").settled()
+    page.one("#undo").click()
+    page.one("#undo").click()
+    page.settled()
+    assert page.text == TEXT
+    page.one("#redo").click()
+    page.one("#redo").click()
+    assert page.settled().text == TEXT[:-1] + "*2\n"
+    page.write("a   f")
+    page.one("#format").click()
+    page.until(lambda: page.text == "a f\n")
+    page.keys("CONTROL+z", "CONTROL+z")
+    page.until(lambda: page.text == TEXT[:-1] + "*2\n")
+
+
+def check_exports(page: Page) -> None:
+    for words, suffix in (("svg", "svg"), ("png", "png"), ("html", "html"), ("json", "json"), ("pyth", "py")):
+        page.keys("CONTROL+e")
+        page.until(lambda: page.js("document.activeElement.id") == "query")
+        page.keys(*words, "ENTER")
+        path = page.downloads / f"{page.name}.{suffix}"
+        page.until(path.exists, suffix)
+    graph = blockdsl.compile(TEXT)
+    assert (page.downloads / f"{page.name}.svg").read_text() == graph.to_svg() + "\n"
+    assert (page.downloads / f"{page.name}.html").read_text() == graph.to_html()
+    assert blockdsl.BlockGraph.from_json((page.downloads / f"{page.name}.json").read_text()) == graph
+    page.until(lambda: (page.downloads / f"{page.name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n")
+    made: dict[str, Any] = {}
+    exec(
+        (page.downloads / f"{page.name}.py").read_text().replace("import xt_blocks", "").replace("model = ", "# "), made
+    )
+    assert made["graph"] == graph
+
+
+def check_the_menu_inserts_models_and_macros(page: Page) -> None:
+    page.keys("CONTROL+k")
+    page.until(lambda: page.js("document.activeElement.id") == "query")
+    page.keys(*"llama3-8b", "ENTER")
+    page.until(lambda: page.text == blockdsl.zoo.entry("llama3-8b").text)
+    page.settled().keys("CONTROL+z")
+    page.until(lambda: page.text == TEXT)
+    page.keys("CONTROL+k")
+    page.until(lambda: page.js("document.activeElement.id") == "query")
+    page.keys("ESCAPE")
+    assert page.js("document.getElementById('menu').open") is False
+    assert page.text == TEXT
+
+
+def check_markup_is_text(page: Page) -> None:
+    evil = "# <img src=x onerror=alert(1)></pre><script>alert(2)</script> &amp; 🙂\nset dim=8, heads=1; x<y>:"
+    page.write(evil)
+    assert page.text == evil
+    assert page.all("img") == page.all("#text script") == []
+    assert "<script>" in page.js("document.querySelector('#text pre').textContent")
+    page.write("# 🙂🙂\na ff")
+    assert page.marked("error") == ["ff"]
+    assert json.dumps(page.problems) == json.dumps(["unknown block 'ff'"])
+
+
+def listed(page: Page) -> list[str]:
+    return [one.text for one in page.all(".completions:not([hidden]) b")]
+
+
+def check_completion(page: Page) -> None:
+    page.write("set dim=64, heads=4;\na(kv")
+    page.keys("CONTROL+SPACE")
+    page.until(lambda: listed(page) != [])
+    assert listed(page)[0] == "kv_heads"
+    first = page.one(".completions:not([hidden]) [aria-selected=true]")
+    assert page.area.get_attribute("aria-activedescendant") == first.get_attribute("id")
+    assert "heads of keys and values" in first.text
+    page.keys("ENTER")
+    page.until(lambda: "a(kv_heads" in page.text)
+    assert listed(page) == []
+    page.write("set dim=64, heads=4;\n")
+    page.caret(len(page.text))
+    page.keys("s", "a", "n")
+    page.until(lambda: listed(page) == ["sandwich"])
+    page.keys("ESCAPE")
+    assert listed(page) == []
+    page.keys("d")
+    page.until(lambda: listed(page) == ["sandwich"])
+    page.keys("TAB")
+    page.until(lambda: page.text.endswith("\nsandwich("))
+    page.keys(*"2)", "TAB")  # without a list, Tab goes on
+    assert page.js("document.activeElement.tagName") != "TEXTAREA"
+    assert page.settled().problems == []
+
+
+def check_a_fix(page: Page) -> None:
+    page.write("a ff")
+    fix = page.one("#problems .fix")
+    assert fix.text == "Change to f"
+    fix.click()
+    page.settled()
+    assert page.text == "a f"
+    page.keys("CONTROL+z")
+    page.settled()
+    assert page.text == "a ff"
+
+
+def check_words_on_what_the_caret_is_in(page: Page) -> None:
+    page.caret(TEXT.index("glu") + 1)
+    page.until(lambda: page.one("#help").text.startswith("glu: "))
+
+
+def check_the_keyboard_alone_is_enough(page: Page) -> None:
+    page.js("document.getElementById('view').focus()")
+    page.keys("TAB")
+    first = page.focused
+    page.keys("END", "HOME")
+    assert page.focused == first
+    while page.focused != "a3":
+        page.keys("ARROW_DOWN")
+    assert page.marked("lit") == ["a"]
+    assert page.node("a3").accessible_name
+    page.keys("ENTER")
+    assert page.js("document.activeElement.selectionStart") == TEXT.index("a f(glu)")
+    page.keys("END", "m", "ARROW_LEFT", "DELETE")
+    assert page.settled().text == TEXT
+
+
+def check_colours(page: Page) -> None:
+    assert page.marked("comment") == ["# a decoder"]
+    assert page.marked("word") == ["set"]
+    assert page.marked("option") == ["dim", "heads", "causal", "glu"]
+    assert page.marked("kind") == ["a", "f", "f", "a", "f"]
+    page.caret(0)
+    page.driver.execute_script("document.execCommand('insertText', false, ' ')")
+    assert page.marked("comment")[0].strip() == "# a decoder"  # at once, before an answer
+
+
+def check_thousands_of_keystrokes(page: Page) -> None:
+    page.write("")
+    code = """for (let i = 0; i < 2000; i++) {
+        document.execCommand(i % 7 === 6 ? "delete" : "insertText", false, "a f(glu)*2 | "[i % 13]);
+    }
+    document.execCommand("selectAll");
+    document.execCommand("insertText", false, "a f a");"""
+    page.driver.execute_script(code)
+    page.settled()
+    assert page.text == "a f a"
+    assert page.names(".block") == ["a0", "f1", "a2"]
+    assert page.problems == []
+
+
+def check_200_kilobytes(page: Page) -> None:
+    comment = "# " + "<b>0123456789</b> " * 11_000 + "\n"
+    page.write(comment + "a f")
+    assert page.names(".block") == ["a0", "f1"]
+    page.keys(" ", "a")
+    assert page.settled().names(".block") == ["a0", "f1", "a2"]
+    page.write("a " * 99_990)
+    assert "limit" in page.problems[0] or "blocks" in page.problems[0]
+    page.write("a" * 200_001)
+    assert page.problems == ["the text is 200,001 characters long; the limit is 200,000"]
+
+
+CHECKS = [value for name, value in list(globals().items()) if name.startswith("check_")]
