@@ -51,7 +51,7 @@ def test_a_console_block_shows_what_is_printed(page: Path, block: Block) -> None
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_blocks_are_of_known_languages_and_reasons_are_given(page: Path) -> None:
     for block in blocks(page):
-        assert block.language in ("python", "console", "sh", "text"), f"{name(page)}:{block.line}"
+        assert block.language in ("python", "console", "sh", "text", "pattern"), f"{name(page)}:{block.line}"
         reason = block.notes.get("not run")
         assert reason is None or len(reason.split()) > 2, f"{name(page)}:{block.line} is not run: why?"
 
