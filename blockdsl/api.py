@@ -17,7 +17,7 @@ from .graph.compile import build
 from .graph.diff import Difference
 from .graph.editable import Editable
 from .graph.graph import Graph
-from .graph.in_words import in_words
+from .graph.in_words import faults_in_words
 from .graph.resolve import ResolvedPattern, resolve
 from .language.join import join, of_both
 from .language.pattern import Pattern, parse
@@ -76,7 +76,7 @@ def _compiled(stack: ResolvedPattern) -> BlockGraph:
     return graph._with(model, given, "compile")
 
 
-@in_words
+@faults_in_words
 class BlockGraph(Editable):
     """A stack of blocks as a graph.
 
@@ -490,7 +490,7 @@ class BlockGraph(Editable):
                 raise
             hint = "an older version may have written it: compile its pattern again"
             raise GraphError(f"{error}\n  {hint}") from None
-        written.restore(graph.nx)
+        written.read_back(graph.nx)
         return graph
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from ..graph.layout import Chain, Side, blocks_of, chain, whole
+from ..graph.layout import Chain, Side, blocks_of, chain, whole_chain
 from ..registry.kinds import kind_of
 from ..registry.options import by_name, content, spell
 from ..registry.positions import SCHEMES
@@ -41,11 +41,11 @@ class Captions:
 
         check_readable(graph)
         self.graph = graph
-        self.items = whole(graph) if sides else chain(graph)
+        self.items = whole_chain(graph) if sides else chain(graph)
         self.told: dict[Hashable, list[tuple[str, Any]]] = {}  # of blocks that are alike, the options to show
         self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
         self.before: dict[str, str] = {}
-        self._walk(self.items or (), graph.start)
+        self.before[graph.end] = self._walk(self.items or (), graph.start)
         self.names = reads.Names(graph)
         self.read_from: dict[str, set[str]] = {}
         self.taken: set[str] = set()
@@ -70,7 +70,8 @@ class Captions:
             self.rank[node] = seen[kind]
             seen[kind] += 1
 
-    def _walk(self, items: Chain, at: str) -> None:
+    def _walk(self, items: Chain, at: str) -> str:
+        """Note what stands before each item; returns the last one."""
         for item in items:
             if isinstance(item, str):
                 self.before[item] = at
@@ -81,7 +82,7 @@ class Captions:
                 for branch in item.branches:
                     self._walk(branch, at)
                 at = item.sum
-        self.before[self.graph.end] = at  # at last that of the whole chain
+        return at
 
     def gap(self, node: str) -> bool:
         """Whether a node reads no stream, though it stands after another."""

@@ -69,7 +69,7 @@ class Column:
             return [piece]
         pieces: list[ColumnPart] = []
         before = None
-        for run in columns.cut([self._chain(ColumnPart(0.0, "", 0.0, 0.0), unit).y for _, unit in units], count):
+        for run in columns.runs_of([self._chain(ColumnPart(0.0, "", 0.0, 0.0), unit).y for _, unit in units], count):
             stages: dict[int, Parts] = {}
             for stage, unit in units[run.start : run.stop]:
                 stages[stage] = (*stages.get(stage, ()), *unit)

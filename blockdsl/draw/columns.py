@@ -41,7 +41,7 @@ def units(parts: Parts) -> Iterator[Parts]:
         yield own
 
 
-def cut(heights: Sequence[float], columns: int) -> list[range]:
+def runs_of(heights: Sequence[float], columns: int) -> list[range]:
     """Consecutive runs, at most so many, of which the highest is as low as can be."""
 
     def filled(limit: float) -> list[range]:

@@ -16,7 +16,7 @@ from .operations import Operation, gated, mixes, operations, post_norm, read_by
 from .parts import DrawnBlock, DrawnRead, DrawnSkip
 from .said import said, unsaid
 from .scene import RADIUS, Box, Mark, Point, Rect, Text, even, size, text_width, widest
-from .widths import cut, wrapped
+from .widths import cut_to_fit, wrapped
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -80,14 +80,14 @@ class Faces:
     def _face(self, node: str) -> _Face:
         attrs = self.graph.nx.nodes[node]
         rows = tuple(
-            row._replace(text=cut(row.text, size("op"), MOST_OP))
+            row._replace(text=cut_to_fit(row.text, size("op"), MOST_OP))
             for row in (operations(self.graph, node) if self.opened else ())
         )
-        lines = [cut(line, size("note"), MOST) for line in self._lines(node)]
+        lines = [cut_to_fit(line, size("note"), MOST) for line in self._lines(node)]
         return _Face(
-            cut(_capital(kind_of(attrs["kind"]).title), size("title"), MOST, bold=True),
-            cut(f"@{attrs['tie']}", size("mark"), 90) if attrs["tie"] else "",
-            cut(" ".join(f"^{name}" for name in self.captions.own(node)), size("mark"), 90),
+            cut_to_fit(_capital(kind_of(attrs["kind"]).title), size("title"), MOST, bold=True),
+            cut_to_fit(f"@{attrs['tie']}", size("mark"), 90) if attrs["tie"] else "",
+            cut_to_fit(" ".join(f"^{name}" for name in self.captions.own(node)), size("mark"), 90),
             tuple(wrapped(lines, size("note"), MOST)),
             rows,
             "" if self.opened or not attrs["shift"] else f"shift {attrs['shift']}",
@@ -136,7 +136,7 @@ class Faces:
         return INSET + text_width(self._code(node), "code") + 8
 
     def _code(self, node: str) -> str:
-        return cut(self.graph.block(node)["kind"], size("code"), 80)
+        return cut_to_fit(self.graph.block(node)["kind"], size("code"), 80)
 
     def height(self, node: str) -> float:
         return self.faces[node].height

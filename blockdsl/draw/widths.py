@@ -53,11 +53,11 @@ def wrapped(words: list[str], size: float, most: float, between: str = ", ", bol
         else:
             if lines and between == ", ":
                 lines[-1] += ","
-            lines.append(cut(word, size, most, bold))
+            lines.append(cut_to_fit(word, size, most, bold))
     return lines
 
 
-def cut(text: str, size: float, most: float, bold: bool = False) -> str:
+def cut_to_fit(text: str, size: float, most: float, bold: bool = False) -> str:
     """The text, with its end left out where it is wider than `most`."""
     if width(text, size, bold) <= most:
         return text
@@ -73,4 +73,4 @@ def broken(text: str, size: float, most: float, bold: bool = True) -> list[str]:
         if lines[-1] and width((lines[-1] + word).rstrip(), size, bold) > most:
             lines.append("")
         lines[-1] += word
-    return [cut(line.rstrip(), size, most, bold) for line in lines]
+    return [cut_to_fit(line.rstrip(), size, most, bold) for line in lines]

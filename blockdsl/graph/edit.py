@@ -216,8 +216,8 @@ class _Draft:
         self._label([end], self.attrs[node].pop("labels", ()))
         blocks = [each for each in new if self.type(each) == "block"]
         for target, place, what in [*self.readers(node)] if len(blocks) == 1 else ():
-            in_turn = what == "scores" and not self.attrs[target]["options"].get("scores")
-            if target not in new and what != "stream" and not in_turn:
+            takes_next = what == "scores" and not self.attrs[target]["options"].get("scores")
+            if target not in new and what != "stream" and not takes_next:
                 self.into[target][place] = (blocks[0], what)
 
     def _label(self, nodes: list[str], labels: Sequence[str]) -> None:

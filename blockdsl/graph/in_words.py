@@ -21,7 +21,7 @@ _READING = {"nodes", "node_type", "block", "sources", "labels", "completed", "us
 """Of one node, and called for each of many."""
 
 
-def in_words(graph_type: T) -> T:
+def faults_in_words(graph_type: T) -> T:
     """A class whose public methods raise what `lint` finds in place of an error that is not in words."""
     for name in dir(graph_type):
         method = getattr(graph_type, name)

@@ -38,7 +38,7 @@ class Side:
 Chain = tuple["str | Branching | Side", ...]
 
 
-def whole(graph: Graph) -> Chain | None:
+def whole_chain(graph: Graph) -> Chain | None:
     """All blocks and reads on ways of the stream, the main one from the input to the output; None: as of `chain`.
 
     A plain sum is an item too. Where a graph has gaps, an item may stand after one that it does not read.

@@ -101,11 +101,11 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
     (attributes.edges, attributes.blocks, attributes.stage_range),
     (
         wiring.acyclic,
-        wiring.stream,
-        wiring.reads,
+        wiring.broken_streams,
+        wiring.wrong_reads,
         wiring.sums,
         inputs.contexts,
-        inputs.conditions,
+        inputs.wrong_conditions,
         _encoder,
         inputs.positions,
         inputs.scores,
@@ -113,9 +113,9 @@ _RULES: tuple[tuple[Rule, ...], ...] = (
         inputs.value_embeds,
         inputs.alike,
         ends.ends,
-        wiring.readers,
+        wiring.without_readers,
         wiring.ties,
-        wiring.stages,
+        wiring.wrong_stages,
     ),
 )
 _READABLE: tuple[tuple[Rule, ...], ...] = (

@@ -12,6 +12,7 @@ from typing import Any
 
 import networkx as nx
 
+from ..registry.options import plain
 from .nodes import carried, without_notes
 
 NOTE = "_written"
@@ -24,7 +25,7 @@ def write(graph: nx.DiGraph, text: str) -> None:
     graph.graph[NOTE] = fingerprint(graph)
 
 
-def restore(graph: nx.DiGraph) -> None:
+def read_back(graph: nx.DiGraph) -> None:
     """Of a graph that was read from JSON: its text is its own, unless it says that it is not."""
     text = graph.graph["pattern"]
     if text.startswith(EDITED):
@@ -35,16 +36,28 @@ def restore(graph: nx.DiGraph) -> None:
 
 def is_edited(graph: nx.DiGraph) -> bool:
     """Whether it changed since its text was put down; of a graph that was made by hand nobody knows."""
-    return NOTE in graph.graph and graph.graph[NOTE] != fingerprint(graph)
+    if NOTE not in graph.graph or graph.graph[NOTE] == fingerprint(graph):
+        return False
+    return graph.graph[NOTE] != _hashed(_plainly(_said(graph)))  # numbers of another library may say the same
 
 
 def fingerprint(graph: nx.DiGraph) -> str:
     """The same for a graph and its copies, by their nodes' names too."""
+    return _hashed(_said(graph))
+
+
+def _hashed(said: Any) -> str:
     try:
-        said = marshal.dumps(_said(graph), 2)  # this version writes values alone, not which of them are one object
+        values = marshal.dumps(said, 2)  # this version writes values alone, not which of them are one object
     except (TypeError, ValueError):  # a value of another library, say, which an edit has put there
         return "unknown"
-    return hashlib.blake2b(said, digest_size=16).hexdigest()
+    return hashlib.blake2b(values, digest_size=16).hexdigest()
+
+
+def _plainly(said: Any) -> Any:
+    if isinstance(said, dict):
+        return {name: _plainly(value) for name, value in said.items()}
+    return type(said)(map(_plainly, said)) if type(said) in (list, tuple) else plain(said)
 
 
 def _said(graph: nx.DiGraph) -> list[Any]:

@@ -214,8 +214,14 @@ def test_kernels_that_cannot_say_why_and_drawings_show_it() -> None:
     for node in graph.nodes("block"):
         kind = kinds()[graph.block(node)["kind"]]
         drawn += [words for words, _ in kind.steps(kind.completed(16, graph.block(node)["options"]))]  # type: ignore[misc]
-    assert {"sigmoid", "-|q - k|², 8 heads × 64", "RMSNorm of v", "· exp v, 8 heads × 64", "logarithm"} <= {*drawn}
-    assert "gain" in drawn
+    assert {
+        "sigmoid",
+        "-|q - k|², 8 heads × 64",
+        "RMSNorm of v",
+        "· exp v capped at 15, 8 heads × 64",
+        "logarithm",
+    } <= {*drawn}
+    assert "× a learned gain" in drawn
 
 
 # Contexts of another width ------------------------------------------------------------------------------------------

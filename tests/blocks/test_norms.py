@@ -202,7 +202,7 @@ def test_places_that_clash(options: str, problem: str) -> None:
 def test_the_operations_of_a_block_have_its_norms_in_place() -> None:
     graph = blockdsl.compile("f f(output_norm) f(norm=false)", dim=DIM, use_rmsnorm=True, norm_unit_offset=True)
     offset = "RMSNorm × (1 + gain)"
-    layer = ["linear 6 → 24", "GELU", "linear 24 → 6"]
+    layer = ["linear 6 → 24 + bias", "GELU", "linear 24 → 6 + bias"]
     shown = [[operation.text for operation in operations(graph, node)] for node in ("f0", "f1", "f2")]
     assert shown == [[offset, *layer], [*layer, offset], layer]
 

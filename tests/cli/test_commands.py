@@ -554,7 +554,8 @@ def test_diff_draws_both_sides(blockdsl: Run, tmp_path: Path, monkeypatch: pytes
     assert blockdsl("diff", "a f", "a f f", "-o", "x.html", "--seq-len", 7).status == 1
     before, after = compile("a f", dim=512), compile("a f f", dim=512)
     assert Path("x.html").read_text(encoding="utf-8") == before.diff(after, 7).to_html(seq_len=7)
-    assert "ends in .svg or .html" in blockdsl("diff", "a f", "a f f", "-o", "x.png").err
+    assert blockdsl("diff", "a f", "a f f", "-o", "x.png").err == "wrote x.png\n"
+    assert Path("x.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_an_svg_of_a_pattern_with_settings(blockdsl: Run) -> None:
     ran = blockdsl("draw", "(a f)*6", "-o", "x.svg", "--dim", 64, "--causal", "--set", "rotary_pos_emb")
     assert ran == (0, "wrote x.svg\n", "")
     picture = check(text("x.svg"), compile("(a f)*6", dim=64, causal=True, rotary_pos_emb=True))
-    assert picture.node("input").words == ["Input", "dim 64 · 8 heads of 64", "causal"]
+    assert picture.node("input").words == ["Input", "dim 64"]
     assert picture.width < 400
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import blockdsl
 from blockdsl import BlockGraph
-from blockdsl.graph.layout import Side, blocks_of, chain, whole
+from blockdsl.graph.layout import Side, blocks_of, chain, whole_chain
 
 
 def graph(pattern: str = "(a f)*4") -> BlockGraph:
@@ -38,7 +38,7 @@ def test_a_fork_is_a_stream_beside_the_stream_and_its_end_an_arc() -> None:
     assert edges(svg, "read") == [("f1", "a4")]
     assert {source for source, target in edges(svg, "branch") if source == target} == {*g.nodes("block")}
     assert ("a0", "f1") in edges(svg, "rail") + edges(svg, "branch")
-    items = whole(g)
+    items = whole_chain(g)
     assert items is not None
     assert [item.chain for item in items if isinstance(item, Side)] == [("f1",)]
 
@@ -66,14 +66,14 @@ def test_where_the_stream_has_a_gap_the_line_has_one() -> None:
 def test_what_has_no_stream_is_nodes_and_arrows() -> None:
     g = graph("a f")
     g.nx.remove_edges_from([*g.nx.edges])
-    assert whole(g) is None
+    assert whole_chain(g) is None
     assert 'data-node="a0"' in g.to_svg() or "a0" in g.to_svg()
 
 
 @pytest.mark.parametrize("pattern", ["(a f)*3", "a & f | (a f)*2", "^u a f <u(gain) a ^v f <v"])
 def test_a_compiled_graph_has_no_ways_beside_its_chain(pattern: str) -> None:
     g = graph(pattern)
-    assert whole(g) == chain(g)
+    assert whole_chain(g) == chain(g)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -86,7 +86,7 @@ def test_every_block_is_drawn_once_however_the_stream_is_led(data: st.DataObject
         edit: Callable[..., None] = data.draw(st.sampled_from([g.nx.add_edge, g.nx.remove_edges_from]))
         source = nodes[data.draw(st.integers(0, at - 1))]
         edit(source, nodes[at]) if edit == g.nx.add_edge else edit([(source, nodes[at])])
-    items = whole(g)
+    items = whole_chain(g)
     if items is not None:
         assert sorted(blocks_of(items)) == sorted(g.nodes("block"))
     svg = g.to_svg(unfold=True)

@@ -40,7 +40,7 @@ def test_a_compiled_graph_says_what_is_declared_and_no_more() -> None:
         max_seq_len=8,
         scaled_sinu_pos_emb=False,
     )
-    assert g.nx.graph.keys() == get_type_hints(nodes.GraphAttributes).keys()
+    assert nodes.without_notes(g.nx.graph).keys() == get_type_hints(nodes.GraphAttributes).keys()
     assert {attrs["type"] for _, attrs in g.nx.nodes(data=True)} == TYPES.keys() == nodes.NODE_ATTRIBUTES.keys()
     for node, attrs in g.nx.nodes(data=True):
         declared = get_type_hints(TYPES[attrs["type"]])

@@ -43,7 +43,8 @@ def test_a_run_folder_is_complete(trained: Path, records: Records, text: Path) -
     assert (trained / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["000032", "000040"]
     assert sorted(path.name for path in trained.iterdir()) == [
-        "checkpoints", "graph.json", "loss.png", "metrics.jsonl", "pattern.txt", "settings.json"
+        "checkpoints", "config.json", "graph.json", "loss.png", "metrics.jsonl", "model.safetensors", "pattern.txt",
+        "settings.json",
     ]  # fmt: skip
     found = records(trained)
     steps = [record for record in found if "loss" in record]

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if before.keys() != after.keys():
         raise UserError("one is a pair of encoders and the other is not; compare two that are")
     found = {name: graph.diff(after[name], args.seq_len) for name, graph in before.items()}
-    if picture.wanted(args):
+    if picture.is_wanted(args):
         if "" not in found:
             raise UserError("-o draws the difference of two graphs, and these are two encoders each")
         picture.draw(args, found[""], seq_len=args.seq_len)

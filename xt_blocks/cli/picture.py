@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser, formats: Sequence[str], what: str, requ
     parser.add_argument("--theme", choices=THEMES, help="of SVG, PNG and PDF (default: SVG auto, the others light)")
 
 
-def wanted(args: argparse.Namespace) -> bool:
+def is_wanted(args: argparse.Namespace) -> bool:
     """Whether a picture is asked for.
 
     Raises:

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     names = ("memory", "reserve", "context_len", "micro_batch", "precision", "optimizer", "schedule", "checkpoint")
     setup = {name: getattr(args, name) for name in names}
     plan = graphs[""].plan(args.mesh, gpus=args.gpus, seq_len=args.seq_len, batch=args.batch, **setup)
-    if picture.wanted(args):
+    if picture.is_wanted(args):
         picture.draw(args, plan.cut(), color="stage")
         if args.out == output.STDOUT:
             return 0

@@ -14,7 +14,7 @@ from ...registry.options import Option, by_name, content
 from ...registry.positions import SCHEMES
 from ..graph import Graph
 from ..nodes import EDGES, GRAPH_ATTRIBUTES, LABELLED, NODE_ATTRIBUTES, carried, is_note
-from .finding import Finding, cut, set_attribute, set_option, take_out
+from .finding import Finding, disconnect, set_attribute, set_option, take_out
 
 _STREAM_FROM = {"input", "block", "sum", "read"}
 _STREAM_TO = {"block", "sum", "read", "output"}
@@ -152,7 +152,7 @@ def edges(graph: Graph) -> Iterator[Finding]:
             yield Finding(f"{place}: {problem}", mend)
             continue
         if not carried(attrs):
-            yield Finding(f"{place}: carries nothing", cut(graph, source, target, ""))
+            yield Finding(f"{place}: carries nothing", disconnect(graph, source, target, ""))
         for what in carried(attrs):
             fits = {
                 "stream": ends[0] in _STREAM_FROM and ends[1] in _STREAM_TO,
@@ -166,7 +166,7 @@ def edges(graph: Graph) -> Iterator[Finding]:
             }
             if fits.get(what) or (ends[0] in _STREAM_FROM and _takes(graph, target, what)):
                 continue
-            mend = cut(graph, source, target, what)
+            mend = disconnect(graph, source, target, what)
             if natural and len(carried(attrs)) == 1:
                 mend = f"g.nx.add_edge({source!r}, {target!r}, carries={natural!r})"
             if what not in (*EDGES, *labelled):

@@ -16,7 +16,7 @@ from ...registry.tokens import (
     odd_sinusoid,
 )
 from ..graph import Graph
-from .finding import Finding, cut, set_attribute
+from .finding import Finding, disconnect, set_attribute
 
 
 def ends(graph: Graph) -> Iterator[Finding]:
@@ -28,13 +28,13 @@ def ends(graph: Graph) -> Iterator[Finding]:
     elif graph.sources(graph.start, "position"):
         yield Finding(
             f"{graph.start}: reads positions, but embeds no tokens",
-            cut(graph, graph.sources(graph.start, "position")[0], graph.start, "position"),
+            disconnect(graph, graph.sources(graph.start, "position")[0], graph.start, "position"),
         )
     schemes = [graph.nx.nodes[position]["scheme"] for position in graph.sources(graph.start, "position")]
     if len(schemes) > 1:
         yield Finding(
             f"{graph.start}: reads more than one position",
-            cut(graph, graph.sources(graph.start, "position")[-1], graph.start, "position"),
+            disconnect(graph, graph.sources(graph.start, "position")[-1], graph.start, "position"),
         )
     if inner := sorted(SCHEMES.keys() & {*schemes}):
         yield Finding(f"{graph.start}: reads {SCHEMES[inner[0]].title}, which belong to blocks")

@@ -38,7 +38,7 @@ def connect(graph: Graph, source: str, target: str, carries: str = "stream") -> 
     return f"g.nx.add_edge({source!r}, {target!r}{f', carries={carries!r}' if carries != 'stream' else ''})"
 
 
-def cut(graph: Graph, source: Any, target: Any, carries: str) -> str:
+def disconnect(graph: Graph, source: Any, target: Any, carries: str) -> str:
     """Take this from what an edge carries, or the edge away."""
     if left := tuple(each for each in carried(graph.nx.edges[source, target]) if each != carries):
         return f"g.nx.edges[{source!r}, {target!r}]['carries'] = {left!r}"

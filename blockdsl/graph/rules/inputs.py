@@ -12,14 +12,14 @@ from ...registry.options import spell
 from ...registry.positions import SCHEMES
 from ...registry.tokens import INPUT_SCHEMES
 from ..graph import Graph
-from .finding import Finding, connect, cut, set_option
+from .finding import Finding, connect, disconnect, set_option
 
 
 def contexts(graph: Graph) -> Iterator[Finding]:
     for node, kind, attrs in _each_block(graph):
         reads = graph.sources(node, "context")
         if ("context" in kind.inputs) != bool(reads):
-            mend = cut(graph, reads[0], node, "context") if reads else _give(graph, node, "context")
+            mend = disconnect(graph, reads[0], node, "context") if reads else _give(graph, node, "context")
             yield Finding(f"{node}: {kind.title} {'does not read a' if reads else 'has no'} context", mend)
         for source in reads:
             has = graph.dim_context if graph.node_type(source) == "context" else graph.dim
@@ -28,7 +28,7 @@ def contexts(graph: Graph) -> Iterator[Finding]:
                 yield Finding(f"{node}: {problem}", set_option(node, "dim_context", has))
 
 
-def conditions(graph: Graph) -> Iterator[Finding]:
+def wrong_conditions(graph: Graph) -> Iterator[Finding]:
     last = final_norm(graph.nx.nodes[graph.end])
     wanted = {graph.end: last is not None and last.adaptive}
     wanted |= {node: reads_condition(attrs["options"]) for node, _, attrs in _each_block(graph)}
@@ -39,7 +39,7 @@ def conditions(graph: Graph) -> Iterator[Finding]:
             yield Finding(f"{node}: has no condition, and is adaptive", _give(graph, node, "condition"))
         else:
             problem = "reads a condition, but nothing of it is adaptive"
-            yield Finding(f"{node}: {problem}", cut(graph, found[0], node, "condition"))
+            yield Finding(f"{node}: {problem}", disconnect(graph, found[0], node, "condition"))
 
 
 def _give(graph: Graph, node: str, what: str) -> str:
@@ -55,7 +55,7 @@ def positions(graph: Graph) -> Iterator[Finding]:
         schemes: list[str] = []
         options = attrs["options"]
         for position in graph.sources(node, "position"):
-            spec, mend = graph.nx.nodes[position], cut(graph, position, node, "position")
+            spec, mend = graph.nx.nodes[position], disconnect(graph, position, node, "position")
             schemes.append(spec["scheme"])
             if spec["scheme"] in INPUT_SCHEMES:
                 yield Finding(f"{node}: reads {spec['scheme']} positions, which belong to the input", mend)
@@ -73,14 +73,14 @@ def positions(graph: Graph) -> Iterator[Finding]:
             if schemes.count(scheme_name := graph.nx.nodes[position]["scheme"]) > 1:
                 schemes = [name for name in schemes if name != scheme_name]
                 problem = f"reads more than one position of the scheme {scheme_name}"
-                yield Finding(f"{node}: {problem}", cut(graph, position, node, "position"))
+                yield Finding(f"{node}: {problem}", disconnect(graph, position, node, "position"))
 
 
 def scores(graph: Graph) -> Iterator[Finding]:
     known = kinds()
     for node, kind, attrs in _each_block(graph):
         sources, options = graph.sources(node, "scores"), attrs["options"]
-        mends = {source: cut(graph, source, node, "scores") for source in sources}
+        mends = {source: disconnect(graph, source, node, "scores") for source in sources}
         if sources and "scores" not in kind.inputs:
             yield Finding(f"{node}: {kind.title} does not read scores", mends[sources[0]])
             continue
@@ -118,10 +118,10 @@ def shared_norms(graph: Graph) -> Iterator[Finding]:
             yield Finding(f"{node}: {problem}", set_option(node, "shared_norm", True))
         elif on and len(sources) != 1:
             problem = f"its option shared_norm is on, and what {len(sources)} blocks have normed enters it"
-            mend = cut(graph, sources[-1], node, "normed") if sources else set_option(node, "shared_norm", False)
+            mend = disconnect(graph, sources[-1], node, "normed") if sources else set_option(node, "shared_norm", False)
             yield Finding(f"{node}: {problem}", mend)
         for source in sources:
-            mend = cut(graph, source, node, "normed")
+            mend = disconnect(graph, source, node, "normed")
             if not shares(graph.nx.nodes[source]["options"]):
                 yield Finding(f"{source} → {node}: {source} has no norm before its branch", mend)
             elif graph.sources(source, "stream") != graph.sources(node, "stream"):

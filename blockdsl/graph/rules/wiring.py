@@ -11,7 +11,7 @@ from ...registry.reads import JOINS
 from ..given import misread
 from ..graph import Graph
 from ..nodes import EDGES, carried
-from .finding import Finding, connect, cut, set_attribute, set_option, take_out
+from .finding import Finding, connect, disconnect, set_attribute, set_option, take_out
 
 
 def acyclic(graph: Graph) -> Iterator[Finding]:
@@ -31,7 +31,7 @@ def acyclic(graph: Graph) -> Iterator[Finding]:
     yield Finding(f"{edges[0][0]}: is part of a cycle: {way}", f"g.nx.remove_edge({back[0]!r}, {back[1]!r})")
 
 
-def stream(graph: Graph) -> Iterator[Finding]:
+def broken_streams(graph: Graph) -> Iterator[Finding]:
     """Dead ends. Without one, and without a cycle, every node is on a way from the input to the output."""
     edges = graph.nx.edges(data=True)
     stream = [(source, target) for source, target, attrs in edges if {"stream", "base"} & {*carried(attrs)}]
@@ -67,7 +67,7 @@ def _from(graph: Graph, node: str, nodes: list[str], gaps: list[str]) -> str:
     return ""
 
 
-def reads(graph: Graph) -> Iterator[Finding]:
+def wrong_reads(graph: Graph) -> Iterator[Finding]:
     """Reads, and options that take a label."""
     for node in graph.nodes("read"):
         attrs = graph.nx.nodes[node]
@@ -88,14 +88,16 @@ def reads(graph: Graph) -> Iterator[Finding]:
             sources, on = graph.sources(node, option.reads), attrs["options"][option.name]
             if on and len(sources) != 1:
                 problem = f"its option {option.name} is on, and {len(sources)} nodes hand it {option.reads}"
-                extra = cut(graph, sources[-1], node, option.reads) if sources else ""
+                extra = disconnect(graph, sources[-1], node, option.reads) if sources else ""
                 yield Finding(f"{node}: {problem}", extra or set_option(node, option.name, False))
             elif sources and not on and option.reads not in EDGES:
                 problem = f"reads {option.reads} of {sources[0]}, but its option {option.name} is false"
                 yield Finding(f"{node}: {problem}", set_option(node, option.name, True))
             for source in sources if on else ():
                 if problem := misread(graph, source, node, option.reads) or "":
-                    yield Finding(f"{node}: {option.name} reads {problem}", cut(graph, source, node, option.reads))
+                    yield Finding(
+                        f"{node}: {option.name} reads {problem}", disconnect(graph, source, node, option.reads)
+                    )
 
 
 def sums(graph: Graph) -> Iterator[Finding]:
@@ -104,7 +106,7 @@ def sums(graph: Graph) -> Iterator[Finding]:
         bases = graph.sources(node, "base")
         if len(bases) > 1:
             problem = f"has more than one base: {', '.join(bases)}"
-            yield Finding(f"{node}: {problem}", cut(graph, bases[-1], node, "base"))
+            yield Finding(f"{node}: {problem}", disconnect(graph, bases[-1], node, "base"))
         if not graph.sources(node, "stream"):
             yield Finding(f"{node}: no branch meets here", f"g.remove({node!r})")
         for base in bases[:1]:
@@ -118,7 +120,7 @@ def _entering(graph: Graph, seen: set[str], base: str) -> str:
     """The edge by which the stream enters a branch from elsewhere than its base."""
     own = nx.descendants(graph.nx, base) & seen
     edges = [(s, t) for t in graph.nx if t in own for s in graph.sources(t, "stream") if s in seen - own - {base}]
-    return cut(graph, *edges[0], "stream") if edges else ""
+    return disconnect(graph, *edges[0], "stream") if edges else ""
 
 
 def _upstream(graph: Graph, node: str, base: str) -> set[str]:
@@ -135,7 +137,7 @@ def _upstream(graph: Graph, node: str, base: str) -> set[str]:
     return seen
 
 
-def readers(graph: Graph) -> Iterator[Finding]:
+def without_readers(graph: Graph) -> Iterator[Finding]:
     for node in graph.nodes("context") + graph.nodes("condition") + graph.nodes("position"):
         if not graph.nx.succ[node]:
             yield Finding(f"{node}: nothing reads it", take_out(node))
@@ -164,7 +166,7 @@ def ties(graph: Graph) -> Iterator[Finding]:
                 yield Finding(f"{node}: is tied to {owner}, {problem}", set_attribute(node, "tie", None))
 
 
-def stages(graph: Graph) -> Iterator[Finding]:
+def wrong_stages(graph: Graph) -> Iterator[Finding]:
     for node in graph.nodes("block") + graph.nodes("sum") + graph.nodes("read"):
         stage = graph.nx.nodes[node]["stage"]
         for source in graph.sources(node, "stream"):
