@@ -13,6 +13,8 @@ import blockdsl
 from blockdsl import UserError
 from blockdsl.plan.mesh import Mesh
 from xt_blocks import AutoregressiveWrapper
+from xt_blocks.distributed import init
+from xt_blocks.distributed import job as job_module
 from xt_blocks.distributed.init import initialised
 from xt_blocks.distributed.job import Job, distribute
 from xt_blocks.kernels.batch_rows import BatchRows, rows_of_batch
@@ -250,3 +252,29 @@ def test_what_no_pipeline_can_do_is_said_in_words() -> None:
     assert "pp=2: a pipeline needs a block for each of its 2 stages; the stack has 1 block" in few
     assert "two of one rank share the parameters of" in shares
     assert "there is no schedule '1f2b'; did you mean '1f1b'?" in unknown
+
+
+def order_of_work(mesh: str) -> list[str]:
+    """What is drawn and what is sharded, one after another."""
+    seen: list[str] = []
+    draw, shard = init.drawn_block, job_module.sharded
+
+    def drawn(graph: Any, node: str, seed: int) -> Any:
+        seen.append(f"draw {node}")
+        return draw(graph, node, seed)
+
+    def sharded(module: Any, ranks: Any) -> Any:
+        seen.append(f"shard a {type(module).__name__}")
+        return shard(module, ranks)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(init, "drawn_block", drawn)
+        patch.setattr(job_module, "sharded", sharded)
+        distribute(blockdsl.compile("(a f)@s*2 a", **MODEL), mesh)
+    return seen
+
+
+def test_a_block_is_sharded_before_the_next_is_drawn() -> None:
+    """So that no rank holds the whole model while it is made."""
+    one = [part for node in ("a0", "f1", "a4") for part in (f"draw {node}", "shard a Block")]
+    assert run(order_of_work, 2, "fsdp=2") == [[*one, "shard a StageLoss"]] * 2

@@ -152,15 +152,17 @@ class Job:
                 whole, block = block, block_module(local, node)
                 cuts = node_cuts(self.graph, node, split, ranks)
                 fill(block, whole, {f"layer.{name}": cut for name, cut in cuts.items()}, ranks, rank)
-            drawn[node] = block
-            return block
+            block.to(self.ranks.device)
+            if compile:
+                compile_block(block)
+            drawn[node] = sharded(block, self.ranks)  # before the next is drawn: no rank holds the whole model
+            return drawn[node]
 
         owner = {node: first for first, nodes in self.graph.tied().items() for node in nodes}
         mine = stages_of(self.ranks.place["pp"], self.mesh.pp, schedule) if self.mesh.pp > 1 else [0]
         parts = stages(local, self.mesh.pp * len(mine))
         check_shared(local, parts, self.mesh.pp, schedule)
         out: dict[int, StageLoss] = {}
-        finished: set[str] = set()
         for index in mine:
             part = parts[index]
             source = initialised(self.graph, seed, share, {owner.get(node, node) for node in part.nodes})
@@ -172,12 +174,6 @@ class Job:
                 tensor_parallel(net, self.graph, self.ranks.group("tp"))
             self.cuts |= own_cuts
             net.to(self.ranks.device)
-            for node, block in _blocks(net).items():
-                if node not in finished:
-                    finished.add(node)
-                    if compile:
-                        compile_block(block)
-                    sharded(block, self.ranks)
             along = self.ranks.group("cp") if self.mesh.cp > 1 else None
             out[index] = StageLoss(net, self._autocast, self.mesh.data * self.mesh.cp, self.ranks.total, along)
             # FSDP takes the mean over its ranks, and a batch's loss is a sum of shares: hence the scale
