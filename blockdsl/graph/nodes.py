@@ -230,4 +230,4 @@ def without_notes(attrs: Mapping[str, Any]) -> dict[str, Any]:
 def carried(attrs: Mapping[str, Any]) -> tuple[str, ...]:
     """What an edge carries; one added without saying is the stream."""
     carries = attrs.get("carries", ("stream",))
-    return (carries,) if isinstance(carries, str) else tuple(carries)
+    return tuple(carries) if isinstance(carries, tuple | list | set | frozenset) else (carries,)

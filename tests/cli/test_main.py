@@ -27,6 +27,7 @@ NAMES = [
     "show",
     "draw",
     "edit",
+    "lsp",
     "stats",
     "plan",
     "diff",

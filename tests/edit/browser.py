@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from selenium.common.exceptions import StaleElementReferenceException
+
 from ..draw.test_browser import Tab
 
 PATIENCE = 60  # seconds until a test gives up on what the page should come to show
@@ -27,10 +29,17 @@ class Page(Tab):
     def until(self, true: Callable[[], Any], what: str = "") -> Any:
         """Wait for it; returns what it gave."""
         end = time.monotonic() + PATIENCE
-        while not (found := true()):
+        while not (found := self._tried(true)):
             assert time.monotonic() < end, f"the page never came to it: {what}"
             time.sleep(0.01)
         return found
+
+    @staticmethod
+    def _tried(true: Callable[[], Any]) -> Any:
+        try:
+            return true()
+        except StaleElementReferenceException:  # what it looked at was written anew meanwhile
+            return None
 
     def settled(self) -> Page:
         """Once what is shown is of what is written."""

@@ -69,13 +69,11 @@ def test_it_opens_with_the_text_its_picture_and_its_costs(page: Page, site: Site
     assert page.js("document.activeElement.tagName") == "TEXTAREA"
     assert page.names(".block") == ["f0", "a1", "f2", "a3", "f4"]
     graph = blockdsl.compile(TEXT)
-    totals = [
-        (one.get_attribute("title"), one.find_element("tag name", "dt").text) for one in page.all("#totals > div")
-    ]
-    assert totals == [
-        (f"{graph.parameters():,}", "parameters"),
-        (f"{graph.flops(1024) // 1024:,}", "FLOPs a token"),
-        (f"{graph.kv_cache_bytes(1024):,} bytes", "cache a row"),
+    rows = "[...document.querySelectorAll('#totals > div')]"  # at once: they may be written anew in between
+    assert page.js(f"{rows}.map(row => [row.title, row.querySelector('dt').textContent])") == [
+        [f"{graph.parameters():,}", "parameters"],
+        [f"{graph.flops(1024) // 1024:,}", "FLOPs a token"],
+        [f"{graph.kv_cache_bytes(1024):,} bytes", "cache a row"],
     ]
     assert all(name.startswith(site.address) for name in page.resources())
 

@@ -35,7 +35,8 @@ def test_a_graph_without_attributes_of_today_says_which() -> None:
         BlockGraph.from_json(json.dumps(value))
     assert str(caught.value) == (
         "the graph cannot be lowered:\n  input: has no attribute emb_dim, post_emb_norm\n"
-        "  output: has no attribute logits_dim\n"
+        "    g.nx.nodes['input'].update(emb_dim=None, post_emb_norm=False)\n"
+        "  output: has no attribute logits_dim\n    g.nx.nodes['output'].update(logits_dim=None)\n"
         "  output: unknown attribute 'vocabulary'; to keep a note of your own, call it '_vocabulary'\n"
         "  an older version may have written it: compile its pattern again"
     )
@@ -227,7 +228,10 @@ def test_the_refusal_says_what_was_expected_or_what_is_at_fault() -> None:
     assert str(error.value) == "this is not a block graph in JSON: the text has no 'graph'"
     with pytest.raises(GraphError) as error:
         BlockGraph.from_json(graph("a f").to_json().replace('"heads": 2', '"heads": 0'))
-    assert str(error.value) == ("the graph cannot be lowered:\n  a0: heads must be a whole number of at least 1, not 0")
+    assert str(error.value) == (
+        "the graph cannot be lowered:\n  a0: heads must be a whole number of at least 1, not 0\n"
+        "    g.nx.nodes['a0']['options']['heads'] = 8"
+    )
 
 
 def damaged(change: Callable[[dict[str, Any]], Any]) -> str:
@@ -282,7 +286,10 @@ def test_what_is_damaged_is_named_in_the_words_of_json(change: Callable[[dict[st
         (lambda v: v["graph"].update(dim=10**40), "the graph: dim must be below 1e18"),
         (lambda v: v["graph"].update(dim="12"), "the graph: dim must be a whole number of at least 1, not '12'"),
         (lambda v: v["graph"].update(causal=1), "the graph: causal must be true or false, not 1"),
-        (lambda v: v["edges"][0].update(carries=[["stream"]]), "input → a0: carries ['stream'], which is none of"),
+        (
+            lambda v: v["edges"][0].update(carries=[["stream"]]),
+            "input → a0: carries must be a tuple of names, not (['stream'],)",
+        ),
     ],
 )
 def test_wrong_values_are_named_by_their_node(change: Callable[[dict[str, Any]], Any], fault: str) -> None:

@@ -92,6 +92,10 @@ HIDDEN: dict[str, Callable[[], Any]] = {
         for name in ("_reorder_linear_weight", "_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported")
     },
     "nn.attention.flex_attention": partial(no_module, "torch.nn.attention.flex_attention"),
+    **{
+        f"distributed.{name}": partial(no_attribute, torch.distributed, name)
+        for name in ("all_gather_single", "reduce_scatter_single")
+    },
     "_dynamo.mark_static_address": partial(no_attribute, torch._dynamo, "mark_static_address"),
 }
 """How each name is taken away, by the name that compat looks up."""

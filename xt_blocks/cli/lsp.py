@@ -18,6 +18,11 @@ def add_parser(subparsers: Any) -> None:
             "The language server, over standard input and output: diagnostics with fixes, completion, hover,\n"
             "formatting, renaming, outline and highlighting of .pattern files. Editors start it; see docs/editors.md."
         ),
+        epilog=(
+            "examples:\n"
+            "  blockdsl lsp            as an editor starts it: nothing is printed but answers\n"
+            "  blockdsl lsp --stdio    the same, for editors that say so\n"
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--stdio", action="store_true", help="over standard input and output, which is what it does")

@@ -169,13 +169,13 @@ def not_compiled(function: T) -> T:
 
 # Collectives of one tensor
 
-all_gather: Callable[..., Any] = _look_up("distributed.all_gather_single") or _look_up(
-    "distributed.all_gather_into_tensor"
+all_gather: Callable[..., Any] = _look_up(
+    "distributed.all_gather_single", getattr(torch.distributed, "all_gather_into_tensor", None)
 )
 """(output, input, group=) of tensors that are joined along their first axis; newer torches have another name."""
 
-reduce_scatter: Callable[..., Any] = _look_up("distributed.reduce_scatter_single") or _look_up(
-    "distributed.reduce_scatter_tensor"
+reduce_scatter: Callable[..., Any] = _look_up(
+    "distributed.reduce_scatter_single", getattr(torch.distributed, "reduce_scatter_tensor", None)
 )
 """The same the other way, and a sum."""
 
