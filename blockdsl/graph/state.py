@@ -130,6 +130,11 @@ def why_no_documents(graph: Graph) -> str | None:
         kind = kind_of(graph.block(node)["kind"])
         if restarts(graph, node) and not {"mask"} <= {*kind.inputs} <= {"mask", "cache"}:
             return f"{node} ({kind.title}) is not told where each document begins"
+    return why_by_length(graph)
+
+
+def why_by_length(graph: Graph) -> str | None:
+    """What depends on the length of the whole text, or None if nothing does."""
     for node in graph.nodes("position"):
         attrs = graph.nx.nodes[node]
         if attrs["scheme"] == "rotary" and SCHEMES["rotary"].complete(attrs).scaling in BY_LENGTH:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..graph.state import kept
+from ..graph.state import kept, why_by_length
 from ..registry.kinds import kind_of
-from ..registry.positions import SCHEMES
-from ..registry.rotary import BY_LENGTH
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -30,8 +28,4 @@ def why_whole_rows(graph: Graph) -> str | None:
         if any(piece.per == "row" for piece in own.pieces.values()):
             title = kind_of(graph.block(node)["kind"]).title
             return f"{node} ({title}) carries a state along each row, for which ranks would wait one after another"
-    for node in graph.nodes("position"):
-        attrs = graph.nx.nodes[node]
-        if attrs["scheme"] == "rotary" and SCHEMES["rotary"].complete(attrs).scaling in BY_LENGTH:
-            return f"{node}: its frequencies change with the length of the text"
-    return None
+    return why_by_length(graph)

@@ -21,7 +21,7 @@ from xt_blocks.train.engine import LocalEngine
 from xt_blocks.train.mesh import MeshEngine
 
 from .processes import run
-from .test_job import gathered
+from .random_models import gathered
 
 
 def settings() -> TrainSettings:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 import blockdsl
@@ -16,11 +15,12 @@ from xt_blocks import AutoregressiveWrapper
 from xt_blocks.distributed import init
 from xt_blocks.distributed import job as job_module
 from xt_blocks.distributed.init import initialised
-from xt_blocks.distributed.job import Job, distribute
+from xt_blocks.distributed.job import distribute
 from xt_blocks.kernels.batch_rows import BatchRows, rows_of_batch
 from xt_blocks.runtime.seeds import seed_for
 
 from .processes import run
+from .random_models import gathered
 
 MODEL: dict[str, Any] = {"dim": 16, "heads": 2, "attn_dim_head": 8, "causal": True, "num_tokens": 32, "max_seq_len": 12}
 
@@ -73,23 +73,6 @@ def trained(name: str, mesh: str, masked: bool = False, **options: Any) -> dict[
     finally:
         torch.set_default_dtype(torch.float32)
     return {"losses": losses, "norms": norms, "first": first, "after": after, "held": held}
-
-
-def gathered(job: Job, *optimizers: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The whole tensors of a checkpoint, put together from what every rank says that it holds."""
-    mine = {
-        name: (piece.shape, [(r.offset, r.part) for r in piece.rectangles])
-        for name, piece in job.contents(*optimizers).items()
-    }
-    every: list[Any] = [None] * job.mesh.size
-    dist.all_gather_object(every, mine)
-    out: dict[str, Tensor] = {}
-    for held in every:
-        for name, (shape, parts) in held.items():
-            tensor = out.setdefault(name, torch.full(shape, torch.nan))
-            for offset, part in parts:
-                tensor[tuple(slice(at, at + size) for at, size in zip(offset, part.shape, strict=True))] = part
-    return out
 
 
 def all_cases(mesh: str, schedule: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         return f"did you mean --{found}?" if found else f"`{self.prog} --help` lists them"
 
     def error(self, message: str) -> NoReturn:
-        if os.environ.get("RANK", "0") != "0":  # of processes that torchrun started, the first says it
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":  # torchrun's first says it
             time.sleep(3.0)  # and the others wait until it has, as they end together
             self.exit(2)
         if choice := _CHOICE.search(message):

@@ -122,13 +122,13 @@ class LocalEngine:
 
     def step(self, batch: Tensor, step: int, rate: float) -> StepResult:
         self.model.train()
-        seed, places = seed_for("dropout", self.settings.seed, step), list(range(len(batch)))
+        seed, batch = seed_for("dropout", self.settings.seed, step), batch.to(self.device)
         torch.manual_seed(seed)
         nats = torch.zeros((), device=self.device, dtype=torch.float32)
         added: dict[str, float] = {}
-        for rows in batch.to(self.device).tensor_split(self.settings.accumulate):
-            own, places = places[: len(rows)], places[len(rows) :]
-            share = len(rows) / len(batch)  # of the tokens too, as rows are equally long
+        for places in torch.arange(len(batch), device="cpu", dtype=torch.int64).tensor_split(self.settings.accumulate):
+            own = places.tolist()
+            rows, share = batch[own], len(own) / len(batch)  # of the tokens too, as rows are equally long
             with auxiliary_losses() as further, precision(self.settings), rows_of_batch(BatchRows(own, seed)):
                 loss: Tensor = AutoregressiveWrapper(self.model)(rows) * share
             torch.autograd.backward(loss)
