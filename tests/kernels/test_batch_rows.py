@@ -121,3 +121,18 @@ def test_counts_are_of_the_whole_batch() -> None:
         load = torch.bincount(choice.experts.flatten(), minlength=4).float() + further
         share = choice.logits.softmax(dim=-1).mean(dim=0)
         torch.testing.assert_close(losses.by_name()["balance"], 4 * (load / load.sum() * share).sum())
+
+
+def test_each_block_and_each_call_draws_others() -> None:
+    rows, cpu = BatchRows([0, 1], 3), torch.device("cpu")
+    with rows_of_batch(rows):
+        drawn = {}
+        for block in ("a0", "f1", "a0 again"):
+            rows.begin(block.removesuffix(" again"))
+            for call in ("first", "second"):
+                drawn[block, call] = kept_by_row((2, 9, 16), 0.5, cpu)
+    for call in ("first", "second"):
+        again = drawn.pop(("a0 again", call))
+        assert again is not None
+        assert torch.equal(again, drawn["a0", call])  # as when a backward pass recomputes it
+    assert len({str(kept.flatten().tolist()) for kept in drawn.values() if kept is not None}) == 4
