@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,7 +214,7 @@ def outcome(keywords: dict[str, Any]) -> tuple[str, str]:
     try:
         model = build(keywords)
     except (UserError, TypeError) as error:
-        words = error.problem if isinstance(error, PatternError) else str(error)
+        words = error.problem if isinstance(error, PatternError) else re.sub(r"\n    .*", "", str(error))  # not what mends it
         return "refused", " ".join(words.split())
     except Exception as error:
         return "wrong", f"{type(error).__name__} at construction: {error}"
