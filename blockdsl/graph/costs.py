@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..registry.injection import injection_shapes
 from ..registry.kinds import Shape, Sizes, kind_of
 from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm, widths
-from ..registry.options import content, plain, whole
+from ..registry.options import content, plain_values, whole
 from ..registry.pools import cls_tokens, pool_attention, pool_of, vectors_of
 from ..registry.positions import SCHEMES
 from ..registry.reads import JOINS
@@ -74,7 +74,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     A condition is counted as one vector a row.
     """
     owners, states, (condition, features) = graph.tied(), kept(graph), graph.condition
-    start = {name: plain(value) for name, value in graph.nx.nodes[graph.start].items()}
+    start = plain_values(graph.nx.nodes[graph.start])
     context = sizes.context if (encoder := graph.encoder) is None else row_length(encoder, sizes.context)
     sizes = sizes._replace(seq=row_length(graph, sizes.seq), context=context)
     beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
@@ -104,7 +104,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
             own = scheme.complete(attrs)
             yield node, Cost(parameters=_numbers(scheme.shapes(own)), flops=scheme.flops(own, stream))
         elif node_type == "output":
-            yield node, _output(graph, {name: plain(value) for name, value in attrs.items()}, sizes)
+            yield node, _output(graph, plain_values(attrs), sizes)
 
 
 def _block(graph: Graph, node: str, condition: int, sizes: Sizes, owns: bool, state: Kept) -> Cost:

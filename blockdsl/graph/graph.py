@@ -19,7 +19,7 @@ import networkx as nx
 from ..errors import PatternError
 from ..language.pattern import parse
 from ..registry.kinds import OF_ALL_BLOCKS, Kind, kind_of
-from ..registry.options import plain
+from ..registry.options import PLAIN, plain
 from ..registry.state import State
 from ..registry.tokens import pair
 from . import written
@@ -295,7 +295,7 @@ def _copied(graph: nx.DiGraph) -> nx.DiGraph:
 
 def _plain(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """A copy in Python's own types, of the dicts and graphs inside too."""
-    return {name: _plain_value(name, value) for name, value in attrs.items()}
+    return {n: v if type(v) in PLAIN else _plain_value(n, v) for n, v in attrs.items()}
 
 
 def _plain_value(name: str, value: Any) -> Any:

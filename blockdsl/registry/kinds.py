@@ -72,7 +72,7 @@ from typing import Any, NamedTuple
 from ..errors import UserError
 from .injection import INJECTION_OPTIONS, injection_clash
 from .norms import NORM_OPTIONS, NORM_PLACES, misplaced_norm, norm_clash
-from .options import Option, Value, by_name, check_names, checked_values, plain, whole
+from .options import Option, Value, by_name, check_names, checked_values, plain_values, whole
 from .residual_streams import STREAM_OPTIONS, streams_clash
 from .rotary import ROTARY_OPTIONS
 from .split import Split
@@ -253,7 +253,8 @@ class Kind:
 
     def _given(self, dim: int, options: Mapping[str, Value], uses: int) -> Any:
         dim_in = 2 * dim if options.get(CONCAT) else dim
-        return SimpleNamespace(**{"dim": dim, "dim_in": dim_in, "uses": uses, **_plain(options)})
+        # in Python's own types, whatever numbers the graph was edited with: those of NumPy overflow in silence
+        return SimpleNamespace(**{"dim": dim, "dim_in": dim_in, "uses": uses, **plain_values(options)})
 
     def by_use(self, options: Mapping[str, Value]) -> bool:
         """Whether each use of a tied block has parameters of its own beside those that it shares."""
@@ -417,11 +418,6 @@ BLOCK_OPTIONS = (
         area="memory in training",
     ),
 )
-
-
-def _plain(options: Mapping[str, Value]) -> dict[str, Value]:
-    """In Python's own types, whatever numbers the graph was edited with: those of NumPy overflow in silence."""
-    return {name: plain(value) for name, value in options.items()}
 
 
 def _block_check(o: Any) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any
 
@@ -78,6 +79,15 @@ class Option:
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with `value`, as the end of a sentence that starts with the option's name."""
+        if value is self.default and self._default_fits:  # which most values of a graph are
+            return None
+        return self._fault(value)
+
+    @cached_property
+    def _default_fits(self) -> bool:
+        return self._fault(self.default) is None
+
+    def _fault(self, value: Any) -> str | None:
         value = plain(value)
         if value is None:
             return None if self.optional else f"must be {self.wanted()}, not none"
@@ -139,12 +149,21 @@ def content(options: Mapping[str, Any]) -> Hashable:
     return tuple(options), values, repr(values) if tuple in types else types
 
 
+PLAIN = (type(None), bool, int, float, str)
+"""Types of values that are Python's own and never change."""
+
+
+def plain_values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with each value in Python's own types, which nearly all are."""
+    return {name: value if type(value) in PLAIN else plain(value) for name, value in options.items()}
+
+
 def plain(value: Any) -> Any:
     """A value in Python's own types: numbers of other libraries become bool, int or float, their lists lists.
 
     A NumPy scalar, an array or tensor of a single number, or of one axis. Anything else stays as it is, for `fault`.
     """
-    if value is None or type(value) in (bool, int, float, str):
+    if type(value) in PLAIN:
         return value
     if isinstance(value, tuple | list):
         return type(value)(map(plain, value)) if type(value) in (tuple, list) else tuple(map(plain, value))

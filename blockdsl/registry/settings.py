@@ -7,9 +7,10 @@ all go through `Setting`s; what a setting does is decided where it is read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from .kinds import OF_ALL_BLOCKS, kinds
+from .kinds import OF_ALL_BLOCKS, Kind, kinds
 from .options import Option, Value, by_name, check_names, checked_values, in_area
 from .positions import POSITION_SETTINGS
 from .tokens import IMAGE_OPTIONS, TOKEN_OPTIONS, VECTOR_OPTIONS, with_defaults
@@ -84,9 +85,27 @@ STACK_SETTINGS = (
 
 def table() -> dict[str, Option]:
     """Every setting by name, each as the option that declares it."""
+    return dict(_table(tuple(_Same(kind) for kind in kinds().values())))
+
+
+class _Same:
+    """A kind, equal to itself alone: declarations are many values to compare."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+
+    def __hash__(self) -> int:
+        return id(self.kind)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.kind is other.kind
+
+
+@lru_cache(maxsize=1)
+def _table(there: tuple[_Same, ...]) -> dict[str, Option]:
     known = by_name(STACK_SETTINGS)
-    for kind in kinds().values():
-        for option in kind.all_options():
+    for same in there:
+        for option in same.kind.all_options():
             if option.setting is not None:
                 known.setdefault(option.setting, option)
     return known

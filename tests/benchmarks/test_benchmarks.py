@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import blockdsl
 
+from ..thorough import part_of
 from . import against
 from .__main__ import main, selected
 from .case import Case, Goal, Options, StartCase
@@ -47,7 +48,7 @@ SNIPPETS = {
 }
 
 
-@pytest.mark.parametrize("name", MODEL_CASES)
+@pytest.mark.parametrize("name", part_of(MODEL_CASES, 3))
 def test_every_case_of_ours_runs_beside_the_plain_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)  # that takes long, and is tested elsewhere
     case = CASES[name]
@@ -61,7 +62,7 @@ def test_every_case_of_ours_runs_beside_the_plain_code(name: str, monkeypatch: p
     assert f"`{name}`" in tables([result], CASES)
 
 
-@pytest.mark.parametrize("name", SNIPPETS)
+@pytest.mark.parametrize("name", part_of(SNIPPETS, 3))
 def test_every_snippet_of_ours_runs(name: str) -> None:
     assert SNIPPETS[name].seconds() > 0
 

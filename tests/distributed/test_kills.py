@@ -77,6 +77,7 @@ def test_kills_at_any_point_of_a_save_leave_the_numbers_of_an_unbroken_run(
         assert torch.equal(tensor, expected[name])
 
 
+@pytest.mark.distributed
 def test_of_a_rank_that_finds_a_fault_by_itself_one_message_tells(tmp_path: Path, text: str) -> None:
     words = [*COMMAND, "--text", text, "--steps", "30", "--mesh", "fsdp=2", "--out", str(tmp_path / "run")]
     code, _, err = finished(started([(1, "xt_blocks.train.mesh.MeshEngine.step", 2, "full")], *words))

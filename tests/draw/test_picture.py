@@ -75,14 +75,14 @@ def test_every_construct_is_drawn(pattern: str, keywords: dict[str, Any], detail
 
 
 @given(models(), st.booleans(), st.sampled_from(["block", "op"]))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 def test_random_models_are_drawn(model: Model, unfold: bool, detail: str) -> None:
     g = blockdsl.compile(model.text, **model.settings)
     check(g.to_svg(unfold=unfold, detail=detail), g, unfolded=unfold)
 
 
 @given(programs(), st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 def test_random_programs_are_drawn(program: Program, unfold: bool) -> None:
     try:
         g = blockdsl.compile(
@@ -95,14 +95,14 @@ def test_random_programs_are_drawn(program: Program, unfold: bool) -> None:
 
 
 @given(models(), st.integers(1, 5), st.sampled_from(["block", "op"]))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 def test_random_models_are_drawn_in_columns(model: Model, columns: int, detail: str) -> None:
     g = blockdsl.compile(model.text, **model.settings)
     check(g.to_svg(unfold=True, detail=detail, columns=columns), g, unfolded=True)
 
 
 @given(models(), st.data())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 def test_random_edits_are_drawn_in_layers(model: Model, data: st.DataObject) -> None:
     g = blockdsl.compile(model.text, **model.settings)
     assume(len(g.nx) < 80)

@@ -33,6 +33,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
 
 
+@pytest.mark.thorough
 def test_all_of_it_runs_and_passes_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tiny", "--device", "cpu", "--out", str(tmp_path)]) == 0, capsys.readouterr().out
     kept = json.loads((tmp_path / "results.json").read_text())

@@ -19,6 +19,7 @@ from xt_blocks.kernels.scores.dropout import Dropout
 from xt_blocks.kernels.scores.softmax import Softmax
 from xt_blocks.kernels.scores.spec import Modifier, ScoreSpec, ScoreStage, TileStep
 
+from ..thorough import part_of
 from .requests import CASES, OPTIONS, Case, combinations, module_of, request_of
 
 COMBINATIONS = [*combinations()]
@@ -48,7 +49,7 @@ def test_every_kernel_equals_the_explicit_one(case: str, options: tuple[str, ...
 
 
 @pytest.mark.parametrize("options", [o for o in COMBINATIONS if len(o) < 2], ids=" ".join)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", part_of(CASES, 2))
 def test_flex_attention_equals_the_explicit_one(
     case: str, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Each option of the table, by itself, compiles without a graph break and exports with a dynamic batch and length.
 
-Those that `tests/blocks/test_compile_export.py` has in its stacks are not tried again.
+Those that `tests/blocks/test_compile_export.py` has in its stacks are not tried again. A run tries one of the two of
+each, `pytest -m thorough` the other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from blockdsl.registry.settings import table
 from ..blocks.test_compile_export import NAMES
 from ..blocks.variants import VARIANTS
 from ..built_in import HYBRID, small
+from ..thorough import part_of
 from .models import AROUND, OF_HYBRID, OF_STACK, TOKENS, Model, context_for, tokens, values
 
 COVERED = {name for variant in NAMES for name in VARIANTS[variant][1]}
@@ -49,7 +51,7 @@ def inputs(model: Any, batch: int, seq: int) -> dict[str, Any]:
     return {"x": tokens(batch, seq), "mask": mask, **context_for(model, batch)}
 
 
-@pytest.mark.parametrize("name", [EVERY_KIND, *OPTIONS])
+@pytest.mark.parametrize("name", [EVERY_KIND, *part_of(OPTIONS, 2)])
 def test_an_option_by_itself_compiles_without_a_graph_break(name: str) -> None:
     model = alone(name).model().train()
     torch._dynamo.reset()
@@ -61,7 +63,7 @@ def test_an_option_by_itself_compiles_without_a_graph_break(name: str) -> None:
     torch.testing.assert_close(compiled(**given), out)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", part_of(OPTIONS, 2, first=1))
 def test_an_option_by_itself_exports_with_a_dynamic_batch_and_length(name: str) -> None:
     model = alone(name).model()
     batch, seq = torch.export.Dim("batch", min=2, max=64), torch.export.Dim("seq", min=3, max=20)
