@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,23 @@ def blockdsl(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         return status, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def run_of(_runs: Path, blockdsl: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Callable[..., Path]:
+    """run_of(name, *flags) -> a run folder of the test's own; the run of a name is trained once."""
+
+    def copied(name: str, *flags: str) -> Path:
+        if not (_runs / name).exists():
+            assert blockdsl("train", *flags, "--out", _runs / name)[0] == 0
+        return Path(shutil.copytree(_runs / name, tmp_path / "run"))
+
+    return copied
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:

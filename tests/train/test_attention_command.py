@@ -24,11 +24,10 @@ Blockdsl = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(blockdsl: Blockdsl, small: list[str], tmp_path: Path) -> Path:
+def run(run_of: Callable[..., Path], small: list[str]) -> Path:
     small[small.index("--pattern") + 1] = "(a f)*2"
     small[small.index("--heads") + 1] = "2"
-    assert blockdsl("train", *small, "--set", "attn_num_mem_kv=2", "--out", tmp_path / "run")[0] == 0
-    return tmp_path / "run"
+    return run_of("attention", *small, "--set", "attn_num_mem_kv=2")
 
 
 def test_the_image_is_written(run: Path, blockdsl: Blockdsl, tmp_path: Path) -> None:
