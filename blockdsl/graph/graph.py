@@ -153,11 +153,16 @@ class Graph:
     @property
     def value_embeds(self) -> dict[int, int]:
         """The tables of value embeddings that blocks read, by number → features of their vectors."""
-        out: dict[int, int] = {}
+        first = {number: self.block(nodes[0]) for number, nodes in self.value_readers.items()}
+        return {n: kind_of(attrs["kind"]).value_features(self.dim, attrs["options"]) for n, attrs in first.items()}
+
+    @property
+    def value_readers(self) -> dict[int, list[str]]:
+        """The same tables, by number → the blocks that read them."""
+        out: dict[int, list[str]] = {}
         for node in self.nodes("block"):
             if (number := plain(self.block(node)["options"].get("value_embed"))) is not None:
-                kind = kind_of(self.block(node)["kind"])
-                out.setdefault(number, kind.value_features(self.dim, self.block(node)["options"]))
+                out.setdefault(number, []).append(node)
         return dict(sorted(out.items()))
 
     def order(self) -> list[str]:

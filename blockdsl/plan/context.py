@@ -15,7 +15,7 @@ def why_whole_rows(graph: Graph) -> str | None:
     """Why ranks cannot each have some of a row's tokens, or None when they can.
 
     They can where each block reads its token alone, or what it keeps of the tokens before, as in decoding: these are
-    the tokens of the ranks before. A state along the row would make each rank wait for the one before it.
+    the tokens of the ranks before. Any other state along the row would make each rank wait for the one before it.
     """
     if graph.encoder is not None:
         return "an encoder with its decoder"
@@ -25,7 +25,7 @@ def why_whole_rows(graph: Graph) -> str | None:
     if start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]:
         return "learned tokens are in front of each row"
     for node, own in kept(graph).items():
-        if any(piece.per == "row" for piece in own.pieces.values()):
+        if any(piece.per == "row" and not piece.tail for piece in own.pieces.values()):
             title = kind_of(graph.block(node)["kind"]).title
             return f"{node} ({title}) carries a state along each row, for which ranks would wait one after another"
     return why_by_length(graph)

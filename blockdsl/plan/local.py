@@ -42,12 +42,13 @@ def tensor_part(graph: G, ranks: int) -> G:
 def tensor_splits(graph: Graph, ranks: int) -> dict[str, Split | str]:
     """Each block and each position bias → its share, or a sentence on why it is whole on every rank.
 
-    Blocks that read scores, keys or values of each other, that are tied or that share a position bias split together or
-    not at all. An encoder's are left out.
+    Blocks that read scores, keys or values of each other or one table, that are tied or that share a position bias
+    split together or not at all. An encoder's are left out.
     """
     ranks = whole("ranks", ranks, 1)
     own = {node: _split(graph, node, ranks) for node in graph.nodes("block")}
     own |= {node: _position_split(graph, node, ranks) for node in _biases(graph)}
+    own |= _unlike(own, graph.value_readers)
     together = nx.Graph()
     together.add_nodes_from(own)
     together.add_edges_from(_shared(graph))
@@ -57,6 +58,14 @@ def tensor_splits(graph: Graph, ranks: int) -> dict[str, Split | str]:
             reason = f"it splits with {why[0]}, which does not: {why[1]}"
             own |= {node: reason for node in group if isinstance(own[node], Split)}
     return own
+
+
+def table_cuts(graph: Graph, ranks: int) -> dict[int, Cut]:
+    """The tables of `value_embed` of which each rank holds some features → which; others are whole on every rank."""
+    readers = graph.value_readers
+    splits = tensor_splits(graph, ranks) if readers else {}
+    first = {number: splits[nodes[0]] for number, nodes in readers.items()}
+    return {n: split.table for n, split in first.items() if isinstance(split, Split) and split.table is not None}
 
 
 def whole_layers(splits: Mapping[str, Split | str]) -> str:
@@ -95,8 +104,22 @@ def _biases(graph: Graph) -> list[str]:
     return [node for node, scheme in schemes.items() if scheme is not None and scheme.split is not None]
 
 
+def _unlike(splits: Mapping[str, Split | str], readers: Mapping[int, list[str]]) -> dict[str, str]:
+    """Blocks that would cut a table otherwise than the first that reads it → this reason."""
+    return {
+        node: f"{nodes[0]} cuts the table of value_embed={number} otherwise"
+        for number, nodes in readers.items()
+        for node in nodes
+        if isinstance(own := splits[node], Split)
+        and isinstance(first := splits[nodes[0]], Split)
+        and own.table != first.table
+    }
+
+
 def _shared(graph: Graph) -> Iterator[tuple[str, str]]:
     """Pairs of nodes that split together."""
+    for readers in graph.value_readers.values():
+        yield from ((readers[0], node) for node in readers[1:])
     given = {"scores", *(what for kind in kinds().values() for what in kind.gives)}
     biases = {*_biases(graph)}
     for source, target, attrs in graph.nx.edges(data=True):

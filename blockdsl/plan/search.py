@@ -29,7 +29,7 @@ from .report import Plan
 from .schedule import SCHEDULES, check_schedule
 from .setup import Setup
 from .shares import MeshPlan, Share
-from .stages import PipelineStage, crossings, shared, stages
+from .stages import PipelineStage, crossings, shared, stages, table_name
 from .traffic import Sent, among, attended, crossing_bytes, summed_alike
 
 if TYPE_CHECKING:
@@ -157,8 +157,10 @@ class _Model:
         state = {"adamw": 2 * kept, "muon": 2 * kept - piece.matrices // mesh.shards, "sgd": 0}[self.setup.optimizer]
         largest = max(piece.blocks.values(), default=0)
         in_flight = self.schedule.in_flight(mesh.pp, count, place) if mesh.pp > 1 else 1
-        # autocast keeps its copies of weights as long as what is computed with them
-        of_all, of_block = (0, 0) if item == KEPT else (item * piece.parameters, item * largest)
+        # autocast keeps its copies of weights as long as what is computed with them; FSDP lets blocks' go
+        shared = mesh.data * mesh.cp > 1
+        of_all, of_block = (item * piece.around, 0) if shared else (item * piece.parameters, item * largest)
+        of_all, of_block = (0, 0) if item == KEPT else (of_all, of_block)
         activations = {
             name: round(micro_batch * saved.bytes(in_flight, KEPT, item)) + (of_block if name == "block" else of_all)
             for name, saved in piece.saved.items()
@@ -169,7 +171,7 @@ class _Model:
             KEPT * kept,
             KEPT * kept,
             KEPT * state,
-            KEPT * _for_a_while(mesh, piece, largest),
+            _for_a_while(mesh, piece, item),
             activations,
             piece.cost.cache_bytes(item),
             3 * piece.cost.flops * micro_batch * count // mesh.cp,
@@ -184,10 +186,14 @@ class _Model:
         rows, item = micro_batch * count, self.setup.item
         kept, link = -(-piece.parameters // mesh.shards), "fsdp" if mesh.cp == 1 else "fsdp×cp"
         gathers, scatters = (2 * count, count) if mesh.pp == 1 else (count + 1, 1)
-        yield from among(mesh.shards, link, "gather", KEPT * (gathers * piece.used + scatters * piece.around))
+        gathered = item * gathers * piece.used + KEPT * scatters * piece.around
+        yield from among(mesh.shards, link, "gather", gathered)
         yield from among(mesh.shards, link, "scatter", scatters * KEPT * piece.parameters)
         yield from among(mesh.dp, "dp", "all-reduce", scatters * KEPT * kept)
-        yield from among(mesh.tp, "tp", "all-reduce", rows * (item * summed + KEPT * piece.split) + KEPT * piece.alike)
+        back = (
+            item if mesh.data * mesh.cp > 1 else KEPT
+        )  # FSDP casts what a block is given, autocast what it multiplies
+        yield from among(mesh.tp, "tp", "all-reduce", rows * (item * summed + back * piece.split) + KEPT * piece.alike)
         yield from among(mesh.pp, "pp", "send", rows * piece.crossing)
         yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.shards)
         yield from among(mesh.cp, "cp", "gather", rows * item * (1 + again) * piece.attended)
@@ -217,6 +223,9 @@ class _Pieces:
         owners = dict.fromkeys(model.owners.get(node, node) for node in nodes)
         blocks = {node: local.costs[node].parameters for node in owners if node in local.costs}
         around = sum(local.costs[node].parameters for node in (*beside, *ends) if node in local.costs)
+        tables = self._tables()
+        around -= sum(tables.values()) if own[0].index == 0 else 0  # those that its blocks read are theirs
+        around += sum(tables[n] for n, readers in graph.value_readers.items() if not {*readers}.isdisjoint(nodes))
         if last and own[0].index > 0 and graph.nx.nodes[graph.end]["tied"]:
             around += graph.nx.nodes[graph.start]["num_tokens"] * graph.emb_dim
         costs = [local.costs[node] for node in (*nodes, *beside, *ends) if node in local.costs]
@@ -268,9 +277,17 @@ class _Pieces:
             sharers=max((len({i % self.pp for i in where}) for where in common.values()), default=1),
         )
 
+    def _tables(self) -> dict[int, int]:
+        """Parameters of each table of values."""
+        graph = self.local.graph
+        tokens = graph.nx.nodes[graph.start].get("num_tokens") or 0
+        return {number: tokens * features for number, features in graph.value_embeds.items()}
+
     def _shared_numbers(self, node: str) -> int:
         """Parameters of what several stages share."""
         graph = self.local.graph
+        if node not in graph.nx:
+            return next(count for number, count in self._tables().items() if table_name(number) == node)
         if node == graph.start:
             return int(graph.nx.nodes[node]["num_tokens"]) * graph.emb_dim
         return self.local.costs[node].parameters
@@ -313,18 +330,20 @@ class _Piece:
         return sum(self.blocks.values()) + self.around
 
 
-def _for_a_while(mesh: Mesh, piece: _Piece, largest: int) -> int:
-    """Numbers of parameters and gradients that data ranks hold beside their own.
+def _for_a_while(mesh: Mesh, piece: _Piece, item: int) -> int:
+    """Bytes of parameters and gradients that data ranks hold beside their own; those of blocks have `item` a number.
 
     FSDP gathers a block while the one before it runs, and sums its gradients. Under torch's pipeline schedules it keeps
     what it has gathered, and whole gradients, until the last micro-batch. What goes through an all-reduce along dp is
     kept until the backward pass ends.
     """
+    largest, in_blocks = max(piece.blocks.values(), default=0), piece.parameters - piece.around
     if mesh.pp == 1:
-        gathered = 0 if mesh.shards == 1 else piece.around + 3 * largest
+        gathered = 0 if mesh.shards == 1 else KEPT * (piece.around + largest) + 2 * item * largest
     else:
-        gathered = piece.parameters * ((mesh.dp * mesh.shards > 1) + (mesh.shards > 1))
-    return gathered + (0 if mesh.dp == 1 else -(-piece.parameters // mesh.shards))
+        gathered = KEPT * piece.parameters * (mesh.dp * mesh.shards > 1)
+        gathered += (KEPT * piece.around + item * in_blocks) * (mesh.shards > 1)
+    return gathered + (0 if mesh.dp == 1 else KEPT * -(-piece.parameters // mesh.shards))
 
 
 def _matrices(graph: Graph, node: str) -> int:

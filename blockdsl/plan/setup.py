@@ -11,8 +11,8 @@ from .memory import CHECKPOINTING
 from .schedule import SCHEDULES
 
 PRECISIONS = {"fp32": 4, "bf16": 2}
-"""What blocks compute in → bytes of a number. bf16 is torch's autocast: the stream, parameters, gradients and what the
-optimiser keeps stay float32."""
+"""What blocks compute in → bytes of a number. With bf16 the stream, parameters, gradients and what the optimiser
+keeps stay float32: it is torch's autocast, and FSDP's policy where ranks share parameters."""
 OPTIMIZERS = ("adamw", "muon", "sgd")
 
 _UNITS = {"": 1, "B": 1} | {

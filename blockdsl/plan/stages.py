@@ -132,16 +132,23 @@ def shared(graph: Graph, parts: Sequence[PipelineStage]) -> dict[str, tuple[int,
     """Nodes whose parameters several stages have → these stages, that of the owner first.
 
     Tied blocks and reads by their owner; the input, where the head is tied to its embedding; positions and a condition
-    with parameters that several stages read.
+    with parameters that several stages read; and tables of values, which are no nodes, as "value_embed=0".
     """
     place = {node: part.index for part in parts for node in part.nodes}
     out = {owner: tuple(dict.fromkeys(place[node] for node in nodes)) for owner, nodes in graph.tied().items()}
     for node in (*graph.nodes("position"), *graph.nodes("condition")):
         if has_parameters(graph, node):
             out[node] = tuple(part.index for part in parts if node in part.beside)
+    for number, nodes in graph.value_readers.items():
+        out[table_name(number)] = tuple(dict.fromkeys(place[node] for node in nodes))
     if graph.nx.nodes[graph.end]["tied"]:
         out[graph.start] = tuple(dict.fromkeys((0, len(parts) - 1)))
     return {node: where for node, where in out.items() if len(where) > 1}
+
+
+def table_name(number: int) -> str:
+    """What `shared` calls a table of `value_embed`."""
+    return f"value_embed={number}"
 
 
 def restaged(graph: G, parts: Sequence[PipelineStage], names: Sequence[str | None]) -> G:

@@ -4,8 +4,9 @@
 rank puts on the wire by the ring algorithms: (k - 1) / k of a gather's or a scatter's payload among k ranks, twice
 that of an all-reduce's, all of a message's.
 
-    fsdp gather, scatter    a block's parameters before its forward and before its backward pass, those around the
-                            blocks once, and gradients once; for each micro-batch (PyTorch FSDP, arXiv:2304.11277).
+    fsdp gather, scatter    a block's parameters before its forward and before its backward pass, in what it computes
+                            in, those around the blocks once, in float32, and gradients once, in float32; for each
+                            micro-batch (PyTorch FSDP, arXiv:2304.11277).
                             With ranks along cp parameters are shared by these too, and the link is called fsdp×cp
                             Beside pp a block's before each forward and the first backward pass, the rest once a step
     dp all-reduce           gradients of a rank's share of the parameters, for each micro-batch; beside pp once a step
@@ -80,14 +81,15 @@ def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int) -> in
 
 def attended(graph: Graph, nodes: Sequence[str], seq_len: int, ranks: int) -> dict[str, int]:
     """Block → numbers of the keys and values, of all tokens of a row, that its own attention reads, and of the last
-    tokens of each rank that its token shift reads."""
+    tokens of each rank that its token shift or convolution reads."""
     states, out = kept(graph), {}
     for node in nodes:
         if node in states:
             pieces = [piece for piece in states[node].pieces.values() if piece.per == "token"]
-            tail = states[node].shift
-            shifted = 0 if tail is None else ranks * tail.numbers
-            out[node] = seq_len * sum(piece.numbers for piece in pieces) + shifted
+            shift = states[node].shift
+            tails = [piece.numbers for piece in states[node].pieces.values() if piece.tail]
+            tails += [] if shift is None else [shift.numbers]
+            out[node] = seq_len * sum(piece.numbers for piece in pieces) + ranks * sum(tails)
     return out
 
 

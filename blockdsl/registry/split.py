@@ -88,12 +88,14 @@ class Split:
         once: parameters that are added to the layer's output, as the bias of its last linear layer: the first rank's
             alone count.
         sums: numbers of a token that ranks add up within the layer, as for a norm over the features of all.
+        table: which features each rank holds of the table of `value_embed`; None: it reads none.
     """
 
     options: Mapping[str, Value]
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     once: Sequence[str] = ()
     sums: int = 0
+    table: Cut | None = None
 
     def of(self, name: str, ranks: int) -> Cut:
         """Which part of this parameter of the layer each rank holds."""

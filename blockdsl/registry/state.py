@@ -36,6 +36,8 @@ class State:
         window: of what grows, how many tokens before a step's own are kept; None: all.
         dtype: "float32" (float64 in a model of that type) and so on, whatever the model's; None: that of what is
             written first.
+        tail: of a piece per row, that it is the last tokens of what the layer reads, (tokens, features): ranks along cp
+            have it of those before them.
         of: what the block reads of another (`options.Option.reads`) that keeps this piece in its place; the window says
             how much of it this block needs. Empty: it keeps the piece itself.
     """
@@ -45,6 +47,7 @@ class State:
     window: int | None = None
     dtype: str | None = None
     of: str = ""
+    tail: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(whole("a state's shape", size) for size in self.shape))

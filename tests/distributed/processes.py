@@ -36,8 +36,11 @@ class RankFailed(AssertionError):
     """A rank raised, or none answered in time."""
 
 
-def run(function: Callable[..., Any], processes: int, *arguments: Any) -> list[Any]:
+def run(function: Callable[..., Any], processes: int, *arguments: Any, backend: str = "gloo") -> list[Any]:
     """What `function(*arguments)` returns on each of so many ranks, in a process group.
+
+    Args:
+        backend: of the group.
 
     Raises:
         RankFailed: one of them raised; the message has its traceback.
@@ -46,7 +49,7 @@ def run(function: Callable[..., Any], processes: int, *arguments: Any) -> list[A
         _workers.append(_started())
     with tempfile.TemporaryDirectory() as folder:
         for rank, (_, pipe) in enumerate(_workers[:processes]):
-            place = (rank, processes, str(Path(folder, "store")))
+            place = (rank, processes, str(Path(folder, "store")), backend)
             pipe.send((function.__module__, function.__qualname__, arguments, place))
         answers = _answers([pipe for _, pipe in _workers[:processes]])
     failed = [f"rank {rank}:\n{answer}" for rank, (fine, answer) in enumerate(answers) if not fine]
@@ -108,7 +111,7 @@ def _serve(pipe: Connection, root: str) -> None:
     torch.set_num_threads(1)
     while True:
         try:
-            module, name, arguments, (rank, processes, store) = pipe.recv()
+            module, name, arguments, (rank, processes, store, backend) = pipe.recv()
         except EOFError:
             return
         try:
@@ -116,7 +119,7 @@ def _serve(pipe: Connection, root: str) -> None:
             torch.manual_seed(0)
             store = torch.distributed.FileStore(store, processes)
             dist.init_process_group(
-                "gloo", store=store, rank=rank, world_size=processes, timeout=timedelta(seconds=TIMEOUT)
+                backend, store=store, rank=rank, world_size=processes, timeout=timedelta(seconds=TIMEOUT)
             )
             try:
                 answer = True, function(*arguments)

@@ -55,6 +55,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "top scores": ("(a f)*2", {"attn_sparse_topk": 2}),
     "talking heads, sink": ("a(talking_heads) f a(sink) f a(add_zero_kv)", {}),
     "attends to an earlier stream": ("a ^u f c(context=u) f", {"rotary_pos_emb": True}),
+    "short convolution": ("(conv(kernel=3) f a)*2", {}),
+    "convolution over several ranks": (
+        "conv(kernel=6, inner=10, bias) f conv(kernel=1) conv>>1",
+        {"checkpoint": "block"},
+    ),
     "token shift": ("(a f)*2", {"shift_tokens": 1}),
     "token shift of more than a rank has": ("(a>>3 f>>3)*2", {"rotary_pos_emb": True}),
     "experts": ("(a e(experts=4, inner=8, balance_loss=0.1, z_loss=0.1))*2", {}),
@@ -92,7 +97,9 @@ def test_equal_to_one_process(monkeypatch: pytest.MonkeyPatch, name: str, ranks:
 @pytest.mark.parametrize("mask", MASKS)
 def test_masks(monkeypatch: pytest.MonkeyPatch, mask: str) -> None:
     """A rank may have no real token, none that is predicted, or some that later ones attend to and none of these."""
-    graph = compiled("a f>>1 a(max_attend_past=3) e(experts=3, inner=8, balance_loss=0.1)", rel_pos_bias=True)
+    graph = compiled(
+        "a f>>1 conv(kernel=4) a(max_attend_past=3) e(experts=3, inner=8, balance_loss=0.1)", rel_pos_bias=True
+    )
     compare(monkeypatch, graph, 4, drawn(), mask_of(mask))
 
 

@@ -27,6 +27,7 @@ MODEL: dict[str, Any] = {"dim": 16, "heads": 2, "attn_dim_head": 8, "causal": Tr
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("(a f)*2 | a ^k f a(kv=k) f", {}),
     "tied": ("(a f)@s*2 a(kv_heads=1)", {"rotary_pos_emb": True, "tie_embedding": True}),
+    "tables": ("a(value_embed=0) f | a(value_embed=1, value_mix=gains) f a(value_embed=0) f", {}),
     "wired": ("a ^s f a(scores=s) <s(gain) f(glu)", {"rel_pos_bias": True, "use_rmsnorm": True}),
     "recomputed": ("(a f)*2 m(state=4, dim_head=8, chunk=4)", {"checkpoint": "block"}),
     "dropped": (
@@ -227,13 +228,37 @@ def all_refused() -> list[str]:
         refused("1f1b", "a"),
         refused("interleaved", "(a f)*2", rel_pos_bias=True),
         refused("1f2b", "(a f)*2"),
+        refused("interleaved", "(a(value_embed=0) f)*2"),
     ]
 
 
+def what_is_read_beside() -> list[str]:
+    out = []
+    for pattern, settings in (
+        ("a c f", {}),
+        ("a f", {"dim_condition": 4, "use_adaptive_rmsnorm": True}),
+        ("a => a c", {}),
+    ):
+        given = {**MODEL, **settings}
+        given = {name: value for name, value in given.items() if name != "causal" or "=>" not in pattern}
+        with pytest.raises(UserError) as error:
+            distribute(blockdsl.compile(pattern, **given), "fsdp=2")
+        out.append(str(error.value))
+    return out
+
+
+def test_models_that_read_more_than_tokens_are_refused_in_words() -> None:
+    context, condition, pair = run(what_is_read_beside, 2)[0]
+    assert "tokens alone, and c1 attends to a context" in context
+    assert "takes no condition" in condition
+    assert "one stream of tokens" in pair
+
+
 def test_what_no_pipeline_can_do_is_said_in_words() -> None:
-    few, shares, unknown = run(all_refused, 2)[0]
+    few, shares, unknown, table = run(all_refused, 2)[0]
     assert "pp=2: a pipeline needs a block for each of its 2 stages; the stack has 1 block" in few
     assert "two of one rank share the parameters of" in shares
+    assert "two of one rank share the parameters of value_embed=0" in table
     assert "there is no schedule '1f2b'; did you mean '1f1b'?" in unknown
 
 

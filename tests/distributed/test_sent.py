@@ -29,8 +29,10 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "glu, one key head, tied embedding": ("(a f)*3", {"ff_glu": True, "attn_one_kv_head": True, "tie_embedding": True}),
     "computed again": ("(a f)*2", {"checkpoint": "block", "use_rmsnorm": True}),
     "token shift": ("(a f)*2", {"shift_tokens": 1}),
+    "short convolution": ("(conv(kernel=4) a)*2", {}),
     "stages computed again": ("(a f)*2 | (a & f) a", {"checkpoint": "stage"}),
 }
+PAIRS = ("pp=2,tp=2", "pp=2,fsdp=2", "pp=2,cp=2", "dp=2,fsdp=2", "fsdp=2,tp=2")
 OPERATIONS = {
     name: operation
     for operation, names in {
@@ -60,13 +62,13 @@ class Counted(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def counted(mesh: str, accumulate: int, schedule: str) -> dict[str, dict[str, int] | str]:
+def counted(mesh: str, accumulate: int, schedule: str, precision: str) -> dict[str, dict[str, int] | str]:
     """Of each pattern, what one step hands over; or why no job trains so."""
     out: dict[str, dict[str, int] | str] = {}
     for name, (text, settings) in PATTERNS.items():
         try:
             graph = blockdsl.compile(text, **MODEL, **settings)
-            job = distribute(graph, mesh, accumulate=accumulate, schedule=schedule)
+            job = distribute(graph, mesh, accumulate=accumulate, schedule=schedule, precision=precision)
         except UserError as error:
             out[name] = str(error)
             continue
@@ -79,35 +81,36 @@ def counted(mesh: str, accumulate: int, schedule: str) -> dict[str, dict[str, in
 
 
 @pytest.mark.parametrize(
-    ("mesh", "accumulate", "schedule"),
+    ("mesh", "accumulate", "schedule", "precision"),
     [
-        ("fsdp=2", 1, "1f1b"),
-        ("fsdp=2", 2, "1f1b"),
-        ("dp=2", 1, "1f1b"),
-        ("tp=2", 1, "1f1b"),
-        ("tp=2", 2, "1f1b"),
-        ("cp=2", 1, "1f1b"),
-        ("cp=2", 2, "1f1b"),
-        ("pp=2", 2, "gpipe"),
-        ("pp=2", 4, "1f1b"),
-        ("pp=2", 4, "interleaved"),
-        ("pp=2", 2, "zero-bubble"),
-        pytest.param("pp=2,tp=2", 2, "1f1b", marks=pytest.mark.distributed),
-        pytest.param("pp=2,fsdp=2", 2, "1f1b", marks=pytest.mark.distributed),
-        pytest.param("pp=2,cp=2", 2, "1f1b", marks=pytest.mark.distributed),
-        pytest.param("dp=2,fsdp=2", 1, "1f1b", marks=pytest.mark.distributed),
-        pytest.param("fsdp=2,tp=2", 1, "1f1b", marks=pytest.mark.distributed),
+        ("fsdp=2", 1, "1f1b", "fp32"),
+        ("fsdp=2", 2, "1f1b", "bf16"),
+        ("dp=2", 1, "1f1b", "fp32"),
+        ("tp=2", 1, "1f1b", "fp32"),
+        ("tp=2", 2, "1f1b", "fp32"),
+        ("cp=2", 1, "1f1b", "fp32"),
+        ("cp=2", 2, "1f1b", "bf16"),
+        ("pp=2", 2, "gpipe", "fp32"),
+        ("pp=2", 4, "1f1b", "fp32"),
+        ("pp=2", 4, "interleaved", "fp32"),
+        ("pp=2", 2, "zero-bubble", "fp32"),
+        *(
+            pytest.param(mesh, 1 if "pp" not in mesh else 2, "1f1b", precision, marks=pytest.mark.distributed)
+            for mesh in ("dp=2", "tp=2", "pp=2", *PAIRS)
+            for precision in ("fp32", "bf16")
+            if mesh in PAIRS or precision == "bf16"
+        ),
     ],
 )
-def test_what_a_step_sends(mesh: str, accumulate: int, schedule: str) -> None:
+def test_what_a_step_sends(mesh: str, accumulate: int, schedule: str, precision: str) -> None:
     sizes = Mesh.parse(mesh)
-    found, compared = run(counted, sizes.size, mesh, accumulate, schedule), 0
+    found, compared = run(counted, sizes.size, mesh, accumulate, schedule, precision), 0
     for name, (text, settings) in PATTERNS.items():
         if isinstance(found[0][name], str):  # stages of one rank share parameters
             assert sizes.pp > 1
             continue
         graph = blockdsl.compile(text, **MODEL, **settings)
-        run_as = {"checkpoint": settings.get("checkpoint", "none"), "precision": "fp32", "schedule": schedule}
+        run_as = {"checkpoint": settings.get("checkpoint", "none"), "precision": precision, "schedule": schedule}
         rows = ROWS // accumulate // sizes.data
         plan = graph.plan(mesh, seq_len=TOKENS, batch=ROWS, micro_batch=rows, **run_as)
         for place, share in enumerate(plan.best.shares):

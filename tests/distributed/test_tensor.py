@@ -146,6 +146,26 @@ def test_patterns(monkeypatch: pytest.MonkeyPatch, name: str, ranks: int) -> Non
     held_against_the_whole(monkeypatch, graph, ranks)
 
 
+@pytest.mark.parametrize("ranks", RANKS)
+def test_tables_of_value_embeddings(monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:
+    """A rank has the features of its heads, of all tokens."""
+    text = "a(value_embed=0) f (a(value_embed=3, kv_heads=2, value_mix=gains) f)*2 a(value_embed=0, value_mix=learned)"
+    graph = compiled(text).with_tokens(17, 32)
+    tokens = torch.randint(0, 17, (2, 7), generator=torch.manual_seed(4))
+    model, local = whole_model(graph), tensor_part(graph, ranks)
+    assert local.value_embeds == {0: 32 // ranks, 3: max(8, 16 // ranks)}
+    expected = run_pass(model, {"x": tokens})
+    of_threads(monkeypatch, ranks, lambda group: compare(graph, model, {"x": tokens}, group, expected))
+
+
+def test_blocks_that_would_cut_a_table_otherwise_are_whole() -> None:
+    graph = compiled("a(value_embed=0, value_dim_head=4) a(value_embed=0, kv_heads=2) f")
+    split = tensor_splits(graph, 4)
+    assert split["a1"] == "a0 cuts the table of value_embed=0 otherwise"
+    assert split["a0"] == f"it splits with a1, which does not: {split['a1']}"
+    assert all(isinstance(each, Split) for each in tensor_splits(graph, 2).values())
+
+
 def held_against_the_whole(monkeypatch: pytest.MonkeyPatch, graph: Any, ranks: int, **further: Any) -> None:
     model, inputs = whole_model(graph), inputs_of(graph, **further)
     expected = run_pass(model, inputs)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from . import decoding, devices, kernels, options, scans, speed, training
+from . import decoding, devices, kernels, options, ranks, scans, speed, training
 from .check import Check
 
-_ALL = [check for room in (kernels, scans, options, decoding, training, devices, speed) for check in room.checks()]
+_ALL = [
+    check for room in (kernels, scans, options, decoding, training, ranks, devices, speed) for check in room.checks()
+]
 
 CHECKS: dict[str, Check] = {check.name: check for check in sorted(_ALL, key=lambda check: check.later)}

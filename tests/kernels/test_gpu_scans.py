@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xt_blocks.blocks.causal_conv import causal_conv
-from xt_blocks.blocks.real_tokens import RealTokens
 from xt_blocks.kernels.scans import gpu
 from xt_blocks.kernels.scans.delta import delta_rule
 from xt_blocks.kernels.scans.gla import gated_linear_attention
@@ -152,7 +151,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, initial_states: 
 def test_the_convolution_calls_its_kernel(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     x, tail, weight = torch.randn(2, 7, 24)[..., :16], torch.randn(2, 3, 16), torch.randn(16, 1, 4)
-    given = x, tail, weight, torch.randn(16) if bias else None, RealTokens()
+    given = x, tail, weight, torch.randn(16) if bias else None
     want = causal_conv(*given)
     asked = taken(monkeypatch, convolution)
     monkeypatch.setattr(Tensor, "is_cpu", False)

@@ -133,9 +133,12 @@ def test_what_fsdp_and_dp_send() -> None:
     }
     found = sent(planned(graph, "dp=2", micro_batch=8))
     assert found == {("dp", "all-reduce"): (4 * graph.parameters(), 4 * graph.parameters())}
-    assert sent(planned(graph, "fsdp=4", micro_batch=2, precision="bf16")) == sent(
-        planned(graph, "fsdp=4", micro_batch=2)
-    )
+    found = sent(planned(graph, "fsdp=4", micro_batch=2, precision="bf16"))
+    gathered = 2 * (2 * 2 * blocks + 4 * around)  # what is around the blocks stays float32, and sums do
+    assert found == {
+        ("fsdp", "gather"): (gathered, gathered * 3 // 4),
+        ("fsdp", "scatter"): (scattered, scattered * 3 // 4),
+    }
 
 
 def test_what_tp_sends() -> None:

@@ -57,32 +57,25 @@ class CausalConv(nn.Module):
             name: of the state's piece.
         """
         before = self.kernel - 1
-        if cache is None or not before:
-            tail = x.new_zeros(x.shape[0], before, x.shape[2])
-        else:
-            tail = cache.read(name).to(x.dtype)
-        out, last = causal_conv(x, tail, self.weight, self.bias, real)
-        if cache is not None and before:
-            cache.write(name, last)
-        return out
+        nothing = x.new_zeros(x.shape[0], before, x.shape[2])
+        tail = nothing if cache is None or not before else cache.tail(name, x, real)
+        return causal_conv(x, tail, self.weight, self.bias)
 
 
-def causal_conv(
-    x: Tensor, tail: Tensor, weight: Tensor, bias: Tensor | None, real: RealTokens
-) -> tuple[Tensor, Tensor]:
-    """The convolution of `x: (batch, seq, features)` after `tail: (batch, kernel - 1, features)`, and the next tail."""
-    last = _last(tail, x, real)
+def causal_conv(x: Tensor, tail: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution of `x: (batch, seq, features)` after `tail: (batch, kernel - 1, features)`."""
     if not x.shape[1]:
-        return x, last
+        return x
     if x.shape[1] > 1 and _by_rows(x, weight):
-        return _Rows.apply(x, tail, weight, bias), last  # type: ignore[no-untyped-call]
+        rows: Tensor = _Rows.apply(x, tail, weight, bias)  # type: ignore[no-untyped-call]
+        return rows
     if x.shape[1] > 1 and gpu.refuses_convolution(x, weight) is None:
-        return gpu.convolve(x, tail, weight, bias), last
+        return gpu.convolve(x, tail, weight, bias)
     joined = torch.cat((tail, x), dim=1)
     if x.shape[1] == 1:
         out = torch.einsum("bkf,fk->bf", joined, weight[:, 0])[:, None]
-        return (out if bias is None else out + bias), last
-    return F.conv1d(joined.transpose(1, 2), weight, bias, groups=x.shape[-1]).transpose(1, 2), last
+        return out if bias is None else out + bias
+    return F.conv1d(joined.transpose(1, 2), weight, bias, groups=x.shape[-1]).transpose(1, 2)
 
 
 def _by_rows(x: Tensor, weight: Tensor) -> bool:
@@ -135,13 +128,3 @@ def _pieces(x: Tensor, tail: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, seq, size):
         at = slice(start, min(start + size, seq))
         yield at, torch.cat((x[:, start - before : start] if start else tail, x[:, at]), dim=1)
-
-
-def _last(tail: Tensor, x: Tensor, real: RealTokens) -> Tensor:
-    """(batch, before, features): the last real tokens of `tail: (batch, before, features)` and `x`."""
-    before = tail.shape[1]
-    if real.count is None:
-        joined = torch.cat((tail, x[:, -before:]), dim=1)
-        return joined[:, joined.shape[1] - before :]
-    at = real.count[:, None] + torch.arange(before, device=x.device, dtype=torch.int64)
-    return torch.cat((tail, x), dim=1).gather(1, at[..., None].expand(-1, -1, x.shape[-1]))

@@ -153,10 +153,9 @@ class Mamba2(nn.Module):
         ) -> tuple[Tensor, Sequence[Tensor]]:
             (tail, state), own = states, real.piece(at)
             z, convolved, dt = self._split(x)
-            convolved, tail = causal_conv(
-                convolved, tail, weights[3], None if self.conv.bias is None else weights[4], own
-            )
-            y, state = self._scan(convolved, dt, state, own, *weights[:3], known=known)
+            summed = causal_conv(convolved, tail, weights[3], None if self.conv.bias is None else weights[4])
+            tail = own.last(tail, convolved)
+            y, state = self._scan(summed, dt, state, own, *weights[:3], known=known)
             y = y * F.silu(z) if self.norm is None else self.norm.apply_with(y, z, weights[-1])
             return y, (tail, state)
 

@@ -54,6 +54,16 @@ class RealTokens:
         mask = self.mask[:, at]
         return RealTokens((self.count - at.start).clamp(0, mask.shape[1]), mask)
 
+    def last(self, before: Tensor, x: Tensor) -> Tensor:
+        """(batch, n, features): the last n real tokens of `before: (batch, n, features)` and then `x`, in the order of
+        `first`."""
+        n = before.shape[1]
+        if self.count is None:
+            joined = torch.cat((before, x[:, -n:]), dim=1) if n else before
+            return joined[:, joined.shape[1] - n :]
+        at = self.count[:, None] + torch.arange(n, device=x.device, dtype=torch.int64)
+        return torch.cat((before, x), dim=1).gather(1, _like(at, x).expand(-1, -1, x.shape[-1]))
+
     def back(self, y: Tensor) -> Tensor:
         """(batch, seq, ...) in the order of `first` → each token at its own place, zeros at padding."""
         if self._places is None or self._real is None:

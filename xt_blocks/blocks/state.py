@@ -6,9 +6,12 @@ its node nor the position in the sequence.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .real_tokens import RealTokens
 
 
 def in_type_of(like: Tensor, kept: Tensor) -> Tensor:
@@ -36,6 +39,10 @@ class LayerState(Protocol):
 
     def write(self, name: str, new: Tensor) -> None:
         """The same piece, for the next call."""
+
+    def tail(self, name: str, x: Tensor, real: RealTokens) -> Tensor:
+        """A piece of the last real tokens before `x: (batch, seq, features)`, (batch, n, features), as `read` gives it;
+        the last of those and x are kept. Ranks that have other tokens of the rows call this at once."""
 
     def append(self, **new: Tensor) -> tuple[Tensor, ...]:
         """Keep pieces of new tokens, (batch, ..., new, features); returns those of all kept tokens, in this order.

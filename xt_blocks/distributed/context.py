@@ -18,6 +18,7 @@ from torch import Tensor
 from blockdsl.graph.state import Kept
 from blockdsl.registry.state import State
 
+from ..blocks.real_tokens import RealTokens
 from ..kernels.compat import all_gather, reduce_scatter
 from ..runtime.cache import Cache
 from ..runtime.sequence import SequenceState
@@ -48,12 +49,23 @@ class GatheredCache(Cache):
 
 
 class _Gathered(NodeState):
-    """A layer's pieces by token, of all ranks up to this one."""
+    """A layer's pieces by token, of all ranks up to this one, and the last tokens of those before it."""
 
     def __init__(self, progress: GatheredCache, kept: Kept, group: dist.ProcessGroup) -> None:
         super().__init__(progress, kept)
-        self.group, self.end, past = group, progress.max_len, progress.length
-        self.first = 0 if self.window is None else max(0, past - self.window)
+        self.group, self.end, self.past, self.mask = group, progress.max_len, progress.length, progress.mask
+        self.first = 0 if self.window is None else max(0, self.past - self.window)
+
+    def tail(self, name: str, x: Tensor, real: RealTokens) -> Tensor:
+        (batch, seq, _), nothing = x.shape, self.read(name).to(x.dtype)
+        n, ranks = nothing.shape[1], self.group.size()
+        every = gathered(real.last(nothing, x), self.group)
+        mask = x.new_ones(batch, self.past, dtype=torch.bool) if self.mask is None else self.mask
+        counts = mask.reshape(batch, self.group.rank(), seq).sum(2)
+        counts = F.pad(counts, (0, ranks - self.group.rank()))  # none of this rank's and of later ones'
+        at_end = torch.arange(n, device=x.device, dtype=torch.int64) >= n - counts[..., None]
+        before = RealTokens.of(at_end.flatten(1), ranks * n)
+        return before.last(nothing, before.first(every))
 
     def append(self, **new: Tensor) -> tuple[Tensor, ...]:
         return tuple(gathered(t, self.group)[..., self.first : self.end, :] for t in new.values())

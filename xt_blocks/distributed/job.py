@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from blockdsl.errors import UserError
 from blockdsl.plan.context import why_whole_rows
@@ -93,7 +94,8 @@ class Job:
         mesh: the ranks along each axis.
         seed: of the initial weights, which are the same bits on every mesh.
         device: of this rank.
-        precision: "fp32", or "bf16": products are computed in bfloat16, of parameters that stay float32.
+        precision: "fp32", or "bf16": blocks compute in bfloat16, of parameters that stay float32. Where ranks share
+            the parameters, these are gathered in bfloat16, and gradients are summed in float32.
         compile: blocks run compiled.
         accumulate: micro-batches that a rank's rows are cut into; along pp at least one for each rank.
         schedule: along pp, one of `pipeline.SCHEDULES`.
@@ -124,6 +126,8 @@ class Job:
             raise UserError(f"a job trains a model that predicts the next token, and it sees later ones: {why}")
         if mesh.cp > 1 and (why := why_whole_rows(graph)):
             raise UserError(f"cp={mesh.cp}: {why}")
+        if reader := next((node for context in graph.nodes("context") for node in graph.nx.succ[context]), None):
+            raise UserError(f"a job's batches are tokens alone, and {reader} attends to a context: train it by itself")
         if graph.nodes("condition"):
             raise UserError("a job's loss takes no condition, and norms or layer scales of this pattern read one")
         self.graph, self.mesh, self.accumulate = graph.lint(), mesh, whole("accumulate", accumulate, 1)
@@ -155,7 +159,9 @@ class Job:
             block.to(self.ranks.device)
             if compile:
                 compile_block(block)
-            drawn[node] = sharded(block, self.ranks)  # before the next is drawn: no rank holds the whole model
+            drawn[node] = sharded(
+                block, self.ranks, self.precision
+            )  # before the next is drawn: no rank holds the whole model
             return drawn[node]
 
         owner = {node: first for first, nodes in self.graph.tied().items() for node in nodes}
@@ -362,14 +368,27 @@ class Job:
 
     def contents(self, *optimizers: torch.optim.Optimizer) -> dict[str, HeldTensor]:
         """What a checkpoint has of this rank's part, under the names of one process."""
-        return checkpoint.contents(self.nets, optimizers, self._piece)
+        return checkpoint.contents(self.nets, optimizers, self.held)
 
     def make_states(self, stored: Mapping[str, torch.Size], *optimizers: torch.optim.Optimizer) -> None:
         """Give optimisers the state that a checkpoint with these names has, of zeros, for reading to fill."""
         checkpoint.make_states(self.nets, optimizers, stored, self.whole_shapes)
 
-    def _piece(self, name: str, tensor: Tensor) -> HeldTensor:
+    def held(self, name: str, tensor: Tensor) -> HeldTensor:
+        """What this rank has of a tensor that is shared as the parameter of this name is."""
         return HeldTensor.of(tensor, self.whole_shapes[name], self.cuts.get(name), self.mesh.tp, self.ranks.place["tp"])
+
+    def gathered(self, name: str, tensor: Tensor) -> Tensor:
+        """The whole of such a tensor; all ranks that share the parameter call this at once."""
+        own = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if name not in self.cuts:
+            return own
+        whole = own.new_zeros(self.whole_shapes[name])
+        for each in self.held(name, own).rectangles:
+            if each.first:
+                each.of(whole).copy_(each.part)
+        dist.all_reduce(whole, group=self.ranks.group("tp"))
+        return whole
 
     def save(self, folder: str | PathLike[str], *optimizers: torch.optim.Optimizer) -> None:
         """Write a checkpoint that any mesh reads, into a folder that is new or empty; every rank calls this.
@@ -406,7 +425,7 @@ class Job:
                 if parameter.grad is not None and (self.shared is None or self.shared.counts(name)):
                     if not parameter.ndim and not self.ranks.once(("fsdp", "cp")):
                         continue  # each rank has it
-                    parts = self._piece(name, parameter.grad).rectangles
+                    parts = self.held(name, parameter.grad).rectangles
                     here += sum(float(each.part.double().square().sum()) for each in parts if each.first)
         (total,) = self.ranks.sums([here])
         norm = float(total**0.5)

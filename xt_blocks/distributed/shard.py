@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from .ranks import Ranks
@@ -21,12 +21,20 @@ from .ranks import Ranks
 warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor", category=UserWarning)
 
 
-def sharded(module: nn.Module, ranks: Ranks) -> nn.Module:
+def sharded(module: nn.Module, ranks: Ranks, computes_in: torch.dtype | None = None) -> nn.Module:
     """The module with each parameter shared by the ranks, but for single numbers, which each has; what was sharded
-    inside it stays as it is."""
-    if ranks.sharding is not None:
-        numbers = {parameter for parameter in module.parameters() if not parameter.ndim}
-        fully_shard(module, mesh=ranks.sharding, ignored_params=numbers)
+    inside it stays as it is.
+
+    Args:
+        computes_in: a shorter type, in which parameters are gathered and what the module is given comes to it. Kept
+            parameters, sums of gradients and what it gives stay in the type of the parameters. None: that one too.
+    """
+    if ranks.sharding is None:
+        return module
+    numbers = {parameter for parameter in module.parameters() if not parameter.ndim}
+    kept = next((parameter.dtype for parameter in module.parameters()), None) if computes_in else None
+    policy = MixedPrecisionPolicy(param_dtype=computes_in, reduce_dtype=kept, output_dtype=kept)
+    fully_shard(module, mesh=ranks.sharding, ignored_params=numbers, mp_policy=policy)
     return module
 
 

@@ -8,7 +8,7 @@ later blocks read. Owns what a stage computes; leaves when it computes to `pipel
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,9 @@ class StageStack(Stack):
         self.parts = parts_of(own)
         self.received: dict[str, Any] = {}
         self.sent: dict[str, Any] = {}
+        tables = {step.value_embed for step in own}
+        own_tables = {number: size for number, size in self.reads.value_embeds.items() if number in tables}
+        self.reads = replace(self.reads, value_embeds=own_tables)
         joins = {step.join for step in own}
         for name in [*self.joins]:
             if name not in joins:
@@ -91,6 +94,9 @@ class StageModel(TransformerWrapper):
     def __init__(self, stack: StageStack, options: Mapping[str, Any]) -> None:
         super().__init__(attn_layers=stack, **options)
         self.earlier: GatheredCache | None = None
+        for number in [*self.value_emb]:
+            if int(number) not in stack.reads.value_embeds:
+                del self.value_emb[number]
         if not stack.is_first:
             kept = self.token_emb if stack.is_last and self.tie_embedding else None
             self.token_emb, self.pos_emb, self.token_type_emb = kept, None, None  # type: ignore[assignment]

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from blockdsl.errors import UserError
-from blockdsl.plan.local import node_cuts, tensor_splits
+from blockdsl.plan.local import node_cuts, table_cuts, tensor_splits
 from blockdsl.registry.kinds import kinds
 from blockdsl.registry.split import Cut, Split
 
@@ -44,6 +44,10 @@ def cuts(model: nn.Module, graph: BlockGraph, ranks: int) -> dict[str, Cut]:
         for name, node, split in _splits(stack, whole, ranks):
             own = node_cuts(whole, node, split, ranks)
             out |= {".".join(filter(None, (path, name, parameter))): cut for parameter, cut in own.items()}
+        around = path.rpartition(".")[0]
+        if path and whole.reads == "tokens":
+            tables = table_cuts(whole, ranks).items()
+            out |= {".".join(filter(None, (around, f"value_emb.{number}.weight"))): cut for number, cut in tables}
     return out
 
 
@@ -163,7 +167,7 @@ class _Hooks:
 
     def __init__(self, group: dist.ProcessGroup, heads: int | None) -> None:
         self.group, self.heads = group, heads
-        self.given = {"scores", *(what for kind in kinds().values() for what in kind.gives)}
+        self.given = {"scores", "value_embed", *(what for kind in kinds().values() for what in kind.gives)}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Hooks:  # a group cannot be copied
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from blockdsl.registry.options import whole
 from blockdsl.registry.state import State
 
 from .fixed import FixedShapes, move_to_front
+
+if TYPE_CHECKING:
+    from ..blocks.real_tokens import RealTokens
 
 P = TypeVar("P", bound="TokenPieces")
 
@@ -295,6 +298,9 @@ class NodeState(TokenPieces):
     def write(self, name: str, new: Tensor) -> None:
         (self.pieces.get(name) or unknown(name, self.pieces)).write(new)
 
+    def tail(self, name: str, x: Tensor, real: RealTokens) -> Tensor:
+        return _tail(self, name, x, real)
+
     def after(self) -> dict[str, Tensor]:
         """The pieces of constant size that were written in the current step."""
         return {name: piece.after() for name, piece in self.rows().items()}
@@ -352,6 +358,9 @@ class SegmentState:
         piece = self._kept.pieces.get(name) or unknown(name, self._kept.pieces)
         self._after[name] = new.detach().to(dtype_of(piece, new))
 
+    def tail(self, name: str, x: Tensor, real: RealTokens) -> Tensor:
+        return _tail(self, name, x, real)
+
     def append(self, **new: Tensor) -> tuple[Tensor, ...]:
         """Earlier tokens come by the input `memory`, before x."""
         return tuple(new.values())
@@ -359,6 +368,12 @@ class SegmentState:
     def after(self) -> dict[str, Tensor]:
         """What was written, without gradient."""
         return self._after
+
+
+def _tail(state: NodeState | SegmentState, name: str, x: Tensor, real: RealTokens) -> Tensor:
+    before = state.read(name).to(x.dtype)
+    state.write(name, real.last(before, x))
+    return before
 
 
 def _in_graph(t: Tensor) -> bool:

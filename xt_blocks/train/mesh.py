@@ -25,6 +25,7 @@ from blockdsl.plan.mesh import Mesh
 
 from ..distributed import checkpoint as sharded
 from ..distributed.job import Job
+from ..distributed.muon import SharedMuon
 from ..distributed.reasons import reason
 from . import checkpoint
 from .answers import no_answer
@@ -68,11 +69,10 @@ class MeshEngine:
             accumulate=settings.accumulate,
             schedule=schedule,
         )
-        if settings.optimizer == "muon" and mesh.size > mesh.pp:
-            raise UserError(f"--optimizer muon updates whole matrices, and --mesh {mesh} shares them: take adamw")
         self.job.check_batch(settings.batch, settings.seq_len)
         check_logits(self.job.logits, settings.num_tokens, settings.seq_len)
-        self.optimizer = make_optimizer(nn.ModuleList(self.job.nets), settings.lr, settings.optimizer)
+        nets, muon = nn.ModuleList(self.job.nets), partial(SharedMuon, self.job)
+        self.optimizer = make_optimizer(nets, settings.lr, settings.optimizer, muon)
         self.each = optimizers_of(self.optimizer)
         self.parent = os.getppid()
         self.aside = dist.new_group(backend="gloo")

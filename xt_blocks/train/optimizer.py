@@ -6,7 +6,7 @@ to torch.optim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -54,20 +54,25 @@ def optimizers_of(optimizer: Optimizer) -> tuple[torch.optim.Optimizer, ...]:
     return optimizer.each if isinstance(optimizer, Optimizers) else (optimizer,)
 
 
-def make_optimizer(model: nn.Module, lr: float, name: str = "adamw") -> Optimizer:
+def make_optimizer(
+    model: nn.Module, lr: float, name: str = "adamw", muon: Callable[..., torch.optim.Optimizer] | None = None
+) -> Optimizer:
     """The optimiser of the trained parameters. Weight decay is for matrices only, as pulling a gain or a bias towards
     zero does not simplify what the model computes.
 
     Args:
         name: "adamw" (arXiv:1711.05101); or "muon" (arXiv:2502.16982), for matrices of blocks, with AdamW for the rest.
             Its updates are scaled to the size of AdamW's, so that one learning rate serves both.
+        muon: what makes it, of matrices and the options of torch.optim.Muon; None: that.
     """
     if name == "adamw":
         return _adamw(model.named_parameters(), lr)
     inside = {id(p) for p in _inside_blocks(model) if p.requires_grad and p.ndim == 2}
     matrices = [(name, p) for name, p in model.named_parameters() if id(p) in inside]
-    muon = torch.optim.Muon(matrices, lr, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
-    return Optimizers(muon, _adamw(((name, p) for name, p in model.named_parameters() if id(p) not in inside), lr))
+    make = torch.optim.Muon if muon is None else muon
+    inside_blocks = make(matrices, lr=lr, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
+    rest = ((name, p) for name, p in model.named_parameters() if id(p) not in inside)
+    return Optimizers(inside_blocks, _adamw(rest, lr))
 
 
 def _inside_blocks(model: nn.Module) -> Iterable[nn.Parameter]:

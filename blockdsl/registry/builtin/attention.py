@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from ..kinds import CONCAT, Kind, Shape, Sizes
 from ..lora import lora_products, lora_rank, lora_shapes, lora_step
 from ..options import Option, Value
-from ..split import Cut, Split
+from ..split import Cut, Split, shared_by
 from ..state import State
 from .attention_saved import attention_saved, scores_saved
 from .latent import (
@@ -103,9 +104,6 @@ def _made_by_token(o: Any) -> tuple[int, int, int]:
 
 
 def _self_attention_split(o: Any, ranks: int) -> Split | str:
-    if o.value_embed is not None:
-        return "value_embed: a vector of its table is of all heads"
-
     def made(shared: int) -> dict[str, Cut]:
         cuts = latent_cuts(o, ranks) if o.kv_rank else projection_cuts("to_qkv", o, shared, queries=True, keys=not o.kv)
         parts = tuple(size for size in _made_by_token(o) if size)
@@ -113,7 +111,10 @@ def _self_attention_split(o: Any, ranks: int) -> Split | str:
         cuts |= dict.fromkeys(("forget_gate.weight", "forget_gate.bias"), Cut())
         return cuts | dict.fromkeys(("to_value_mix.weight", "to_value_mix.bias"), Cut(shared=(shared,)))
 
-    return attention_split(o, ranks, made)
+    split, shared = attention_split(o, ranks, made), shared_by(o.kv_heads, ranks)
+    if o.value_embed is None or isinstance(split, str) or shared is None:
+        return split
+    return replace(split, table=Cut(1, shared=(shared,)))
 
 
 def _self_attention_flops(o: Any, batch: int, seq: int) -> int:

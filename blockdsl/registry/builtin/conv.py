@@ -72,7 +72,7 @@ SHORT_CONVOLUTION = Kind(
     shapes=_conv_shapes,
     flops=lambda o, sizes: 2 * sizes.batch * sizes.seq * o.inner * (4 * o.dim + o.kernel),
     saved=lambda o, sizes, inputs: sizes.batch * (o.dim * sizes.seq + o.inner * (6 * sizes.seq + o.kernel - 1)),
-    state=lambda o: {"conv": State((o.kernel - 1, o.inner))} if o.kernel > 1 else {},
+    state=lambda o: {"conv": State((o.kernel - 1, o.inner), tail=True)} if o.kernel > 1 else {},
     module="xt_blocks.blocks.conv:ShortConvolution",
     causal_only=True,
     derive=_conv_derived,
