@@ -16,7 +16,6 @@ from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, to
 from .graph.compile import build
 from .graph.diff import Difference
 from .graph.editable import Editable
-from .graph.graph import Graph
 from .graph.in_words import faults_in_words
 from .graph.resolve import ResolvedPattern, resolve
 from .language.join import join, of_both
@@ -504,26 +503,28 @@ class GraphDiff(Difference):
         return draw(self, color)
 
     def to_svg(self, path: str | PathLike[str] | None = None, **options: Any) -> str:
-        """Both graphs side by side as an SVG picture, coloured by what is the same, changed, gone and new.
+        """Both graphs beside each other as an SVG picture: what belongs together at one height, what is alike folded.
+
+        A sign on each block says whether it is changed, gone or new, and a changed one has what differs.
 
         Args:
             path: a file to write it to.
-            options: `detail`, `seq_len` and `theme`, as `BlockGraph.to_svg` has them.
+            options: `unfold`, `detail`, `seq_len`, `columns` and `theme`, as `BlockGraph.to_svg` has them.
         """
-        from .draw import side_by_side
+        from .draw import aligned
 
-        return side_by_side(self._graphs, path, **self._look, **options)
+        return aligned(self, path, **options)
 
     def to_html(self, path: str | PathLike[str] | None = None, **options: Any) -> str:
         """The same as one HTML page.
 
         Args:
             path: a file to write it to.
-            options: `detail`, `seq_len` and `dtype`, as `BlockGraph.to_html` has them.
+            options: `unfold`, `detail`, `seq_len` and `dtype`, as `BlockGraph.to_html` has them.
         """
-        from .draw import page
+        from .draw import aligned_page
 
-        return page(self._graphs, path, **self._look, **options)
+        return aligned_page(self, path, **options)
 
     def to_png(
         self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, theme: str = "light", **options: Any
@@ -538,25 +539,6 @@ class GraphDiff(Difference):
         from .draw.pdf import pdf
 
         return _written(pdf(self.to_svg(theme=theme, **options)), path)
-
-    @property
-    def _graphs(self) -> dict[str, Graph]:
-        return {name: graph for name, (graph, _) in self._sides().items()}
-
-    @property
-    def _look(self) -> dict[str, Any]:
-        from .draw import Shade
-
-        return {"color": {name: Shade(status) for name, (_, status) in self._sides().items()}, "joined": False}
-
-    def _sides(self) -> dict[str, tuple[Graph, dict[str, str]]]:
-        """Each graph by name, with what it says of its nodes; of two streams, both sides of each."""
-        here = dict(zip(("before", "after"), zip((self.before, self.after), self.status(), strict=True), strict=True))
-        if self.encoder is None:
-            return here
-        theirs = zip((self.encoder.before, self.encoder.after), self.encoder.status(), strict=True)
-        sides = {f"encoder {name}": side for name, side in zip(here, theirs, strict=True)}
-        return sides | {f"decoder {name}": (graph.streams()["decoder"], said) for name, (graph, said) in here.items()}
 
     def _repr_svg_(self) -> str:
         return self.to_svg()

@@ -44,7 +44,8 @@ PHRASES = {
 RIGHT = {
     "blockdsl/graph/align.py": {"pairs"},
     "blockdsl/graph/diff.py": {"pairs"},
-    "blockdsl/draw/diff.py": {"pairs"},
+    "blockdsl/draw/beside.py": {"pairs"},
+    "blockdsl/draw/changes.py": {"pairs"},
     "blockdsl/graph/json.py": {"pairs"},  # a keyword of json.loads
     "xt_blocks/distributed/shard.py": {"mixed"},  # torch's MixedPrecisionPolicy
     "xt_blocks/kernels/scores/talking_heads.py": {"behind"},  # a key of old state dicts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .shade import Shade
 
 if TYPE_CHECKING:
+    from ..graph.diff import Difference
     from ..graph.graph import Graph
 
 __all__ = ["Shade", "side_by_side"]
@@ -32,9 +33,43 @@ def side_by_side(
     from .svg import svg
 
     _check(graphs)
-    text = svg(scene(graphs, **options), theme)
+    return _written(svg(scene(graphs, **options), theme), path, "\n")
+
+
+def aligned(diff: Difference, path: str | PathLike[str] | None = None, *, theme: str = "auto", **options: Any) -> str:
+    """A difference as one SVG picture: what belongs together at one height.
+
+    Args:
+        path: a file to write it to.
+        theme, options: as `BlockGraph.to_svg` has them, but for `color`.
+
+    Raises:
+        UserError: an option has a value that it cannot have.
+    """
+    from .difference import difference
+    from .svg import svg
+
+    return _written(svg(difference(diff, **options), theme), path, "\n")
+
+
+def aligned_page(diff: Difference, path: str | PathLike[str] | None = None, **options: Any) -> str:
+    """A difference as one HTML page, as `aligned` draws it; arguments and errors are those, and `dtype`."""
+    from functools import partial
+
+    from .difference import SIDES, difference, streams
+    from .html import html
+
+    graphs, shades = {}, {}
+    for name, own in streams(diff).items():
+        for side, graph, status in zip(SIDES, (own.before, own.after), own.status(), strict=True):
+            called = f"{name} {side}".strip()
+            graphs[called], shades[called] = graph, Shade(status)
+    return _written(html(graphs, partial(difference, diff), shades=shades, **options), path)
+
+
+def _written(text: str, path: str | PathLike[str] | None, end: str = "") -> str:
     if path is not None:
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        Path(path).write_text(text + end, encoding="utf-8")
     return text
 
 
@@ -52,10 +87,7 @@ def page(graphs: Mapping[str, Graph], path: str | PathLike[str] | None = None, *
     from .html import html
 
     _check(graphs)
-    text = html(graphs, **options)
-    if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
-    return text
+    return _written(html(graphs, **options), path)
 
 
 def image(svg: str, ending: str) -> bytes:

@@ -13,6 +13,7 @@ from .details import Details
 from .hues import place
 from .palette import HEATS, HUES
 from .shade import Shade
+from .told import STATUSES
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -29,9 +30,6 @@ class Colors:
 
     of: Callable[[Any], str]
     legend: tuple[tuple[str, str], ...] = ()
-
-
-STATUSES = {"same": "grey-0", "changed": "hue-2", "added": "hue-4", "removed": "hue-3"}
 
 
 def colors(graph: Graph, details: Details, by: str | Shade) -> Colors:

@@ -17,11 +17,13 @@ from .face import SHOULDER, STUB, Faces
 from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, clear, lanes
 from .operations import adds, replaces
 from .parts import (
+    DrawnAlike,
     DrawnBlock,
     DrawnBranches,
     DrawnLabel,
     DrawnRead,
     DrawnRepeat,
+    DrawnRow,
     DrawnSide,
     DrawnSkip,
     Parts,
@@ -30,7 +32,7 @@ from .parts import (
 )
 from .placed import ColumnPart
 from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, size
-from .tree import tree
+from .tree import DrawnStack, tree
 from .widths import broken
 from .wiring import End, Wire
 
@@ -46,38 +48,67 @@ HEADING = 17.0  # of a stage
 class Column:
     """Places the parts of one graph."""
 
-    def __init__(self, graph: Graph, faces: Faces, unfold: bool) -> None:
-        self.graph, self.faces, self.unfold = graph, faces, unfold
+    def __init__(self, graph: Graph, faces: Faces) -> None:
+        self.graph, self.faces = graph, faces
         self.arriving: dict[End, list[Wire]] = {}
         self.leaving: dict[End, list[Wire]] = {}
+        self.heights: dict[int, float] = {}  # of rows, by their numbers, where another column needs more than this one
 
-    def stack(self, items: Chain, top: float, count: int | None = None) -> list[ColumnPart]:
-        """All stages in columns, each on a rail that starts at `top`.
-
-        Args:
-            count: how many columns; None: one, or more where that is too long.
-        """
-        drawn = self.drawn = tree(self.faces.captions, items, self.unfold)
+    def begin(self, drawn: DrawnStack) -> None:
+        """Set what all of its boxes have in common, and what reads what."""
+        self.drawn = drawn
         self.faces.measure(block.node for block in drawn_blocks(drawn.parts))
         for wire in drawn.wires:
             self.arriving.setdefault(wire.target, []).append(wire)
             self.leaving.setdefault(wire.source, []).append(wire)
-        piece = self._strip(drawn.stages, top, self.graph.start)
+
+    def stack(self, items: Chain, top: float, unfold: bool, count: int | None = None) -> list[ColumnPart]:
+        """All stages in columns, each on a rail that starts at `top`.
+
+        Args:
+            unfold: draw every block.
+            count: how many columns; None: one, or more where that is too long.
+        """
+        self.begin(tree(self.faces.captions, items, unfold))
+        stages = self.drawn.stages
+        piece = self._strip(stages, top, self.graph.start)
         count = count or columns.count(piece.y - top, piece.left + piece.right)
-        units = [(stage, unit) for stage, parts in drawn.stages for unit in columns.units(parts)]
+        units = [(stage, unit) for stage, parts in stages for unit in columns.units(parts)]
         if count == 1 or len(units) < 2:
             return [piece]
+        runs = columns.runs_of([self.height(unit) for _, unit in units], count)
+        return self.strips([units[run.start : run.stop] for run in runs], top)
+
+    def strips(self, runs: Sequence[Sequence[tuple[int, Parts]]], top: float) -> list[ColumnPart]:
+        """Parts, with their stages, in columns: each run in one."""
         pieces: list[ColumnPart] = []
         before = None
-        for run in columns.runs_of([self._chain(ColumnPart(0.0, "", 0.0, 0.0), unit).y for _, unit in units], count):
+        for run in runs:
             stages: dict[int, Parts] = {}
-            for stage, unit in units[run.start : run.stop]:
+            for stage, unit in run:
                 stages[stage] = (*stages.get(stage, ()), *unit)
             node = pieces[-1].node if pieces else self.graph.start
             pieces.append(self._strip([*stages.items()], top, node, before))
             before = [*stages][-1]
-        columns.link(pieces, drawn.wires, self._label_of)
+        columns.link(pieces, self.drawn.wires, self._label_of)
         return pieces
+
+    def height(self, parts: Parts) -> float:
+        """How much of a column parts take."""
+        return self._down(ColumnPart(0.0, "", 0.0, 0.0), parts).y
+
+    def heading(self, stage: int, goes_on: bool) -> float:
+        """How much is above a stage's parts; `goes_on`: it began in another column."""
+        return 0.0 if self.graph.stages == [None] else GAP + HEADING * len(self._title(stage, goes_on))
+
+    @property
+    def foot(self) -> float:
+        """How much is below a stage's parts."""
+        return 0.0 if self.graph.stages == [None] else PAD
+
+    def _title(self, stage: int, goes_on: bool) -> list[str]:
+        title = f"stage {stage_title(self.graph, stage)}" + (", continued" if goes_on else "")
+        return broken(title, size("label"), self.faces.width + STUB - 6)
 
     def _label_of(self, wire: Wire) -> str:
         """The label that a wire's source shows; empty: it shows none."""
@@ -104,10 +135,8 @@ class Column:
     def _stage(self, piece: ColumnPart, stage: int, parts: Parts, goes_on: bool) -> ColumnPart:
         if self.graph.stages == [None]:
             return self._chain(piece, parts)
-        top, title = piece.y + GAP, f"stage {stage_title(self.graph, stage)}"
-        title += ", continued" if goes_on else ""
-        lines = broken(title, size("label"), self.faces.width + STUB - 6)
-        piece.y = top + HEADING * len(lines)
+        top, lines = piece.y + GAP, self._title(stage, goes_on)
+        piece.y += self.heading(stage, goes_on)
         self._chain(piece, parts)
         piece.left, piece.right = max(piece.left, self.faces.width + STUB) + PAD, max(piece.right, SHOULDER) + PAD
         rect = Rect(-piece.left, top, piece.left + piece.right, piece.y + PAD - top)
@@ -117,8 +146,15 @@ class Column:
         return piece
 
     def _chain(self, piece: ColumnPart, parts: Parts) -> ColumnPart:
-        """Parts one below the other."""
+        """Parts one below the other, and the wires between them."""
+        return self._join(self._down(piece, parts))
+
+    def _down(self, piece: ColumnPart, parts: Parts) -> ColumnPart:
         for part in parts:
+            if isinstance(part, DrawnRow):
+                end = piece.y + self.heights.get(part.number, 0.0)
+                piece.y = max(self._down(piece, part.parts).y, end)
+                continue
             piece.y += GAP
             if type(part) is DrawnBlock and self.faces.captions.gap(part.node):
                 piece.node, piece.rail = part.node, piece.y  # the stream begins here, after a gap
@@ -128,6 +164,8 @@ class Column:
                 self._skip(piece, part)
             elif isinstance(part, DrawnRead):
                 self._read(piece, part)
+            elif isinstance(part, DrawnAlike):
+                self._alike(piece, part)
             elif isinstance(part, DrawnBlock):
                 self._block(piece, part)
             elif isinstance(part, DrawnSide):
@@ -136,7 +174,7 @@ class Column:
                 self._branches(piece, part)
             else:
                 self._repeat(piece, part)
-        return self._join(piece)
+        return piece
 
     def _block(self, piece: ColumnPart, block: DrawnBlock) -> None:
         box = self.faces.box(block, -STUB - self.faces.width, piece.y)
@@ -168,6 +206,21 @@ class Column:
         ends = [("out", wire.role) if out else (wire.role, _name(wire.source)) for wire, out in wires]
         heights = self.faces.heights(block.node, rect, ends)
         return [Port(wire, out, block.node, ((rect.x, y),)) for (wire, out), y in zip(wires, heights, strict=True)]
+
+    def _alike(self, piece: ColumnPart, run: DrawnAlike) -> None:
+        """A box across the rail, for the stream goes through all that it stands for."""
+        box = self.faces.alike(run, -STUB - self.faces.width, piece.y, STUB + self.faces.width + SHOULDER)
+        rect = box.rect
+        assert rect is not None
+        piece.scene.boxes.append(box)
+        piece.step(run.node, rect.y, rect.bottom)
+        wires = self.arriving.get(run, ())
+        heights = ((i + 1) / (len(wires) + 1) for i in range(len(wires)))
+        piece.ports += [
+            Port(wire, False, run.node, ((rect.x, rect.y + rect.height * share),))
+            for wire, share in zip(wires, heights, strict=True)
+        ]
+        piece.left, piece.right = max(piece.left, -rect.x), max(piece.right, SHOULDER)
 
     def _label(self, piece: ColumnPart, label: DrawnLabel) -> None:
         """A dot on the rail where lines to what reads it begin, with the name above that at the right."""

@@ -60,21 +60,22 @@ def runs_of(heights: Sequence[float], columns: int) -> list[range]:
     return filled(high)
 
 
-def stream(before: ColumnPart, after: ColumnPart, way: float, top: float) -> None:
+def stream(before: ColumnPart, after: ColumnPart, way: float, top: float, foot: float) -> None:
     """Lead the stream from the foot of a column to the head of the next.
 
     Args:
         way: the x where it goes up between them.
-        top: the y where it turns into the next.
+        top, foot: the y where it turns into the next, and where it leaves.
     """
-    foot = before.y + FOOT
     points = (
-        (before.x, before.rail), (before.x, foot), (way, foot), (way, top), (after.x, top)
+        *before.lead, (before.x, before.rail), (before.x, foot), (way, foot), (way, top), (after.x, top)
     )  # fmt: skip
     head, edges = (after.x, after.start), after.scene.edges
     for i, edge in enumerate(edges):
         if edge.points[0] == head:
             edges[i] = replace(edge, points=(*points, *edge.points[1:]), heads=(2, 4))
+            return
+    after.lead = points
 
 
 def link(pieces: Sequence[ColumnPart], wires: Iterable[Wire], named: Callable[[Wire], str]) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..graph.costs import row_length, stage_title
-from ..registry.kinds import kinds
-from ..registry.options import spell
-from . import escape
+from ..graph.costs import row_length
+from . import changes, escape
 from .captions import Captions
+from .changes import change_words, read, rewired
 
 if TYPE_CHECKING:
     from ..graph.diff import Change, Difference
     from ..graph.graph import Graph
 
 _COLORS = {"-": "red", "+": "green", "~": "yellow"}
+ARROW = " -> "  # every terminal can show it
 _MOST = 6  # nodes named on a line
 
 
@@ -53,7 +53,7 @@ class _Lines:
         ]
         rows += [
             (
-                f"~ {self.diff.before.block(changed.before)['kind']}: {_listed(changed.changes)}",
+                f"~ {self.diff.before.block(changed.before)['kind']}: {change_words(changed.changes, ARROW)}",
                 _both(changed.before, changed.after),
             )
             for changed in self.diff.blocks
@@ -66,13 +66,7 @@ class _Lines:
         return ("-", diff.before, self.captions[0], diff.removed), ("+", diff.after, self.captions[1], diff.added)
 
     def stages(self) -> Iterator[str]:
-        for stage in self.diff.stages:
-            if stage.after is None:
-                yield f"  - stage {stage_title(self.diff.before, stage.before or 0)}"
-            elif stage.before is None:
-                yield f"  + stage {stage_title(self.diff.after, stage.after)}"
-            else:
-                yield f"  ~ stage {stage_title(self.diff.before, stage.before)}: {_listed(stage.changes)}"
+        return (f"  {line}" for line in changes.stage_changes(self.diff, ARROW))
 
     def settings(self) -> Iterator[str]:
         for sign, graph, captions, nodes in self._sides():
@@ -81,42 +75,28 @@ class _Lines:
                 if node_type not in ("block", "read"):
                     yield f"  {sign} {captions.position(node) if node_type == 'position' else node}"
         if self.diff.stack:
-            yield f"  ~ {_listed(self.diff.stack)}"
+            yield f"  ~ {change_words(self.diff.stack, ARROW)}"
         for changed in self.diff.settings:
-            yield f"  ~ {_both(changed.before, changed.after)}: {_listed(changed.changes)}"
+            yield f"  ~ {_both(changed.before, changed.after)}: {change_words(changed.changes, ARROW)}"
 
     def wiring(self) -> Iterator[str]:
         before = self.diff.before
         rows = [
-            (f"{sign} {_read(graph, node)}", node)
+            (f"{sign} {read(graph, node)}", node)
             for sign, graph, _, nodes in self._sides()
             for node in nodes
             if graph.node_type(node) == "read"
         ]
         for changed in self.diff.blocks:
             if before.node_type(changed.before) == "read":
-                what = f"~ {_read(before, changed.before)}: {_listed(changed.changes)}"
+                what = f"~ {read(before, changed.before)}: {change_words(changed.changes, ARROW)}"
                 rows.append((what, _both(changed.before, changed.after)))
         for changed in self.diff.wiring:
-            rewired = ", ".join(self._rewired(change) for change in changed.changes)
+            said = ", ".join(rewired(self.diff, change, ARROW) for change in changed.changes)
             if before.node_type(changed.before) != "read":
-                rewired = f"{before.nx.nodes[changed.before].get('kind', changed.before)}: {rewired}"
-            rows.append((f"~ {rewired}", _both(changed.before, changed.after)))
+                said = f"{before.nx.nodes[changed.before].get('kind', changed.before)}: {said}"
+            rows.append((f"~ {said}", _both(changed.before, changed.after)))
         return _grouped(rows)
-
-    def _rewired(self, change: Change) -> str:
-        """Sources by their kinds, so that repeats are alike, or by label; by name where that says nothing."""
-        if _labelled(change.name):
-            old, new = ([_places(graph, sources)] for graph, sources in self._sources(change))
-        else:
-            old, new = ([_sort(graph, node) for node in sources] for graph, sources in self._sources(change))
-        if old == new:
-            old, new = list(change.before), list(change.after)
-        name = "reads" if change.name == "read" else change.name
-        return f"{name} {' + '.join(old) or 'none'} -> {' + '.join(new) or 'none'}"
-
-    def _sources(self, change: Change) -> Iterable[tuple[Graph, tuple[str, ...]]]:
-        return (self.diff.before, change.before), (self.diff.after, change.after)
 
     def costs(self) -> Iterator[str]:
         lengths = [f"{row_length(graph, self.diff.seq_len):,}" for graph in (self.diff.before, self.diff.after)]
@@ -151,35 +131,8 @@ def _grouped(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 _COLUMN = 60  # lines up to this width name their nodes in one column
 
 
-def _listed(changes: Iterable[Change]) -> str:
-    return ", ".join(f"{change.name} {spell(change.before)} -> {spell(change.after)}" for change in changes)
-
-
 def _both(before: str, after: str) -> str:
     return before if before == after else f"{before} -> {after}"
-
-
-def _labelled(carries: str) -> bool:
-    """Whether what edges carry comes from a place that a label may name."""
-    named = {option.reads for kind in kinds().values() for option in kind.reading_options()} - {"context"}
-    return carries in named | {"read"}
-
-
-def _read(graph: Graph, node: str) -> str:
-    join = graph.nx.nodes[node]["join"]
-    return f"reads {_places(graph, graph.sources(node, 'read'))}{'' if join == 'add' else f' ({join})'}"
-
-
-def _places(graph: Graph, sources: Iterable[str]) -> str:
-    """Places of the stream, by a label that all have, or by label or name each."""
-    names = [graph.labels(source) or (source,) for source in sources]
-    common = [name for name in names[0] if all(name in each for each in names)] if names else ["none"]
-    return common[0] if common else ", ".join(each[0] for each in names)
-
-
-def _sort(graph: Graph, node: str) -> str:
-    attrs: dict[str, Any] = graph.nx.nodes[node]
-    return str(attrs.get("kind") or attrs.get("scheme") or attrs["type"])
 
 
 def _percent(change: Change) -> str:

@@ -12,11 +12,13 @@ from . import ends, reads
 from .captions import Captions
 from .details import Details
 from .header import block_words, opened_words
+from .inline import as_written
 from .operations import Operation, gated, mixes, operations, post_norm, read_by
-from .parts import DrawnBlock, DrawnRead, DrawnSkip
+from .parts import DrawnAlike, DrawnBlock, DrawnRead, DrawnSkip, drawn_blocks
 from .said import said, unsaid
 from .scene import RADIUS, Box, Mark, Point, Rect, Text, even, size, text_width, widest
-from .widths import cut_to_fit, wrapped
+from .told import UNTOLD, Told
+from .widths import broken, cut_to_fit, wrapped
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -31,6 +33,8 @@ OP, OP_GAP = 20.0, 5.0
 SOURCE, SOURCE_LEAST = 26.0, 130.0  # height of a position or the context; the least width of what is below its title
 TAP = 11.0  # from a box's upper and lower edge to where the stream enters and leaves
 PILL = 16.0  # height of a norm on the rail
+BADGE = 15.0  # of what became of a block, on a corner of its box
+ALIKE_LINES = 4  # of what is in a run of blocks that two graphs have
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,13 @@ class _Face:
     operations: tuple[Operation, ...]
     shift: str
     scale: str
+    changes: tuple[str, ...] = ()
 
     @property
     def height(self) -> float:
         rows = len(self.operations)
-        return SINGLE + LINE * len(self.lines) + (rows * (OP + OP_GAP) + 5 if rows else 0)
+        lines = len(self.lines) + len(self.changes)
+        return SINGLE + LINE * lines + (rows * (OP + OP_GAP) + 5 if rows else 0)
 
     def row(self, rect: Rect, index: int) -> float:
         """The middle of an operation, counted from the first; negative ones from the last."""
@@ -62,10 +68,13 @@ class Faces:
     Args:
         hue: node → the class of its colour.
         opened: draw the operations of each block.
+        told: what a comparison says of nodes.
     """
 
-    def __init__(self, graph: Graph, details: Details, hue: Callable[[str], str], opened: bool) -> None:
-        self.graph, self.details, self.hue, self.opened = graph, details, hue, opened
+    def __init__(
+        self, graph: Graph, details: Details, hue: Callable[[str], str], opened: bool, told: Told = UNTOLD
+    ) -> None:
+        self.graph, self.details, self.hue, self.opened, self.told = graph, details, hue, opened, told
         self.captions: Captions = details.captions
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
@@ -92,6 +101,7 @@ class Faces:
             rows,
             "" if self.opened or not attrs["shift"] else f"shift {attrs['shift']}",
             "" if self.opened else _scale(attrs["scale"] * attrs["options"]["branch_scale"]),
+            tuple(wrapped([*self.told.changes.get(node, ())], size("change"), MOST, bold=True)),
         )
 
     def _lines(self, node: str) -> list[str]:
@@ -122,14 +132,16 @@ class Faces:
             return self.captions.names.read_words(part.node)
         face = self.faces[part.node]
         rows = [row.text for row in face.operations]
-        said = ", ".join(filter(None, (" ".join(face.lines), *rows, face.shift, face.scale, face.tie, face.label)))
+        lines, changes = " ".join(face.lines), " ".join(face.changes)
+        said = ", ".join(filter(None, (lines, *rows, face.shift, face.scale, face.tie, face.label, changes)))
         return face.title.lower() + (f" ({said})" if said else "")
 
     def _needed(self, node: str, face: _Face) -> float:
         title = text_width(face.title, "title")
         title += sum(text_width(mark, "mark") + 14 for mark in (face.label, face.tie) if mark)
         marks = max((text_width(mark, "mark") + 14 for mark in (face.shift, face.scale) if mark), default=0)
-        beside = self._indent(node) + max(title, widest(face.lines, "note")) + marks + INSET
+        lines = max(widest(face.lines, "note"), widest(face.changes, "change"))
+        beside = self._indent(node) + max(title, lines) + marks + INSET
         return max(beside, widest([row.text for row in face.operations], "op") + 4 * INSET)
 
     def _indent(self, node: str) -> float:
@@ -149,7 +161,10 @@ class Faces:
         base, indent = y + 23, x + self._indent(node)
         texts = [Text(x + INSET, base, self._code(node), "code"), Text(indent, base, face.title, "title")]
         texts += [Text(indent, base + 2 + LINE * (i + 1), line, "note") for i, line in enumerate(face.lines)]
+        below = base + 2 + LINE * len(face.lines)
+        texts += [Text(indent, below + LINE * (i + 1), line, "change") for i, line in enumerate(face.changes)]
         marks: list[Mark] = []
+        self._badge(marks, texts, node, rect)
         beside = indent + text_width(face.title, "title") + 6
         for text, role in ((face.label, "given"), (face.tie, "tie")):
             if text:
@@ -168,6 +183,26 @@ class Faces:
         tip = self.details.of_block(block.nodes)
         sign = "⋈" if gated(self.graph, node) else "≡" if mixes(self.graph, node) else "+"
         return Box(node, block.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, self.hue(node))
+
+    def _badge(self, marks: list[Mark], texts: list[Text], node: str, rect: Rect) -> None:
+        """What became of a node, on its box's upper left corner, told by more than a colour."""
+        if sign := self.told.sign(node):
+            corner = Rect(rect.x - BADGE / 2, rect.y - BADGE / 2, BADGE, BADGE)
+            marks.append(Mark(corner, "badge"))
+            texts.append(Text(rect.x, rect.y + 4, sign, "badge", "middle"))
+
+    def alike(self, run: DrawnAlike, x: float, y: float, wide: float) -> Box:
+        """The box of a run that both graphs have: how many blocks, and which."""
+        count = sum(len(block.nodes) for block in drawn_blocks(run.inside)) // run.copies
+        title = f"{count:,} blocks alike"
+        words = as_written(self.captions, run.inside)
+        lines = broken(words, size("note"), wide - 2 * INSET, bold=False)[:ALIKE_LINES]
+        rect = Rect(x, y, wide, SINGLE + LINE * len(lines) - 6)
+        middle = x + wide / 2
+        texts = [Text(middle, y + 20, title, "title", "middle")]
+        texts += [Text(middle, y + 21 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
+        tip = f"{title} in both: {words}"
+        return Box(run.node, run.nodes, "alike", rect, tuple(texts), tip=tip, hue="grey-0")
 
     def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:
         """The norm of the sum after a post-norm block, on the rail."""
@@ -239,10 +274,13 @@ class Faces:
             text = " ".join(filter(None, (how, *beside)))
             wide = even(text_width(text, "mark") + 12)
             rect = Rect(-wide / 2, y, wide, PILL)
-            return Box(nodes[0], nodes, "read", rect, (Text(0.0, y + 11.5, text, "mark", "middle"),), tip=tip)
+            texts = [Text(0.0, y + 11.5, text, "mark", "middle")]
+            marks: list[Mark] = []
+            self._badge(marks, texts, nodes[0], Rect(rect.x - BADGE / 2, rect.middle, 0.0, 0.0))
+            return Box(nodes[0], nodes, "read", rect, tuple(texts), tuple(marks), tip=tip)
         text = " ".join(filter(None, (how if join.shapes(1, 1) else "", *beside)))
-        marks: list[Mark] = []
-        texts: list[Text] = []
+        marks, texts = [], []
+        self._badge(marks, texts, nodes[0], Rect(-RADIUS - BADGE / 2 - 2, y + RADIUS, 0.0, 0.0))
         if text:
             _mark(marks, texts, text, RADIUS + 11, y + RADIUS - 7.5, "how")
         return Box(nodes[0], nodes, "read", None, tuple(texts), tuple(marks), (0.0, y + RADIUS), tip=tip)
@@ -274,12 +312,17 @@ class Faces:
     def _end(self, node: str, title: str, notes: list[str], x: float, y: float, wide: float) -> Box:
         notes = [note for note in notes if note]
         lines = wrapped(notes, size("note"), wide - INSET, " · ")
-        rect = Rect(x, y, wide, 30 + LINE * len(lines))
+        changes = wrapped([*self.told.changes.get(node, ())], size("change"), wide - INSET, bold=True)
+        rect = Rect(x, y, wide, 30 + LINE * (len(lines) + len(changes)))
         middle = x + wide / 2
         texts = [Text(middle, y + 19, title, "title", "middle")]
-        texts += [Text(middle, y + 20 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
+        rows = [(line, "note") for line in lines] + [(line, "change") for line in changes]
+        texts += [Text(middle, y + 20 + LINE * (i + 1), line, role, "middle") for i, (line, role) in enumerate(rows)]
+        marks: list[Mark] = []
+        self._badge(marks, texts, node, rect)
         tip = self.details.of_end(node, [title, *notes])
-        return Box(node, (node,), self.graph.node_type(node), rect, tuple(texts), tip=tip, hue="grey-0")
+        hue = self.told.hue(node)
+        return Box(node, (node,), self.graph.node_type(node), rect, tuple(texts), tuple(marks), tip=tip, hue=hue)
 
     def source(self, node: str, right: float, y: float) -> Box:
         """A position, the condition or the context, its right upper corner there."""
@@ -298,7 +341,9 @@ class Faces:
         texts = [Text(middle, y + 17, title, "label", "middle")]
         texts += [Text(middle, y + 18 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
         rect = Rect(right - wide, y, wide, SOURCE + LINE * len(lines))
-        return Box(node, (node,), attrs["type"], rect, tuple(texts), tip=tip)
+        marks: list[Mark] = []
+        self._badge(marks, texts, node, rect)
+        return Box(node, (node,), attrs["type"], rect, tuple(texts), tuple(marks), tip=tip)
 
 
 def _mark(marks: list[Mark], texts: list[Text], text: str, x: float, y: float, role: str) -> None:

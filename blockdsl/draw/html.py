@@ -10,8 +10,9 @@ import json
 import re
 import zlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -31,23 +32,32 @@ if TYPE_CHECKING:
 
 
 def html(
-    graphs: Mapping[str, Graph], *, unfold: bool = False, seq_len: int = 1024, dtype: Any = "float32", **look: Any
+    graphs: Mapping[str, Graph],
+    drawn: Callable[..., Scene] | None = None,
+    *,
+    unfold: bool = False,
+    seq_len: int = 1024,
+    dtype: Any = "float32",
+    shades: Mapping[str, Shade] | None = None,
+    **look: Any,
 ) -> str:
     """The page of graphs side by side, each under its name; one alone may be called "".
 
     Args:
+        drawn: draws them otherwise, with `unfold` and `seq_len`; then `shades` say more of nodes.
         unfold: whether it opens with every block drawn.
         seq_len, dtype: of the FLOPs and the bytes of the cache.
         look: the other options of `BlockGraph.to_svg`.
     """
-    scenes = [scene(graphs, unfold=unfolded, seq_len=seq_len, **look) for unfolded in (False, True)]
+    draw_all = partial(scene, graphs) if drawn is None else drawn
+    scenes = [draw_all(unfold=unfolded, seq_len=seq_len, **look) for unfolded in (False, True)]
     table = Table(seq_len, dtype)
     lengths = sorted({row_length(graph, seq_len) for graph in graphs.values()})
     for name, graph in graphs.items():
-        table.add(graph, name, _shade(look.get("color"), name))
+        table.add(graph, name, _shade(look.get("color") if shades is None else shades, name))
     place = {node: i for i, (node, _) in enumerate(table.nodes)}
     packed = Packed()
-    folded, unfolded = (_drawn(scene, packed, place) for scene in scenes)
+    folded, unfolded = (_packed_scene(scene, packed, place) for scene in scenes)
     data = {
         "title": scenes[0].title,
         "at": f"{' and '.join(f'{n:,}' for n in lengths)} tokens",
@@ -77,7 +87,7 @@ def _shade(color: str | Shade | Mapping[str, Shade] | None, name: str) -> Shade 
     return color if isinstance(color, Shade) else None
 
 
-def _drawn(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, Any]:
+def _packed_scene(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, Any]:
     """The picture without what the page has elsewhere, and the nodes of its groups in the order they have there."""
     boxes = [replace(box, nodes=box.nodes if box.type in NAMELESS else (), tip="") for box in scene.boxes]
     edges = [replace(edge, source="", target="") for edge in scene.edges]

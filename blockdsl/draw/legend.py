@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .scene import RADIUS, Key, Rect, Scene, Text
+from .told import SIGNS as MARKS
+from .told import STATUSES
 
 SIGNS = {
     "⋈": "a GRU cell in place of the sum",
@@ -17,16 +21,25 @@ LINES = {
     "values": "values for a later block",
     "many": "several streams of further up",
 }
+MEANINGS = {"same": "alike"}
 BESIDE = 20.0  # from one entry to the next, and above the first
 
 
-def add_legend(scene: Scene, colors: tuple[tuple[str, str], ...]) -> None:
-    """Explain a scene's colours, each its class and its meaning, and its unusual marks, below it."""
+def add_legend(scene: Scene, colors: tuple[tuple[str, str], ...], statuses: Sequence[str] = ()) -> None:
+    """Explain a scene's colours, each its class and its meaning, and its unusual marks, below it.
+
+    Args:
+        statuses: those of STATUSES that its nodes have.
+    """
     signs = {box.sign for box in scene.boxes if box.join}
     lines = {"many" if edge.many else edge.role for edge in scene.edges} & {*LINES}
     swatch = Rect(0, 0, 30 if lines else 2 * RADIUS, 2 * RADIUS)
     extent = scene.extent
-    keys = [Key(hue, swatch, _beside(swatch, meaning)) for hue, meaning in colors]
+    keys = [Key(hue, swatch, _beside(swatch, meaning), sign="") for hue, meaning in colors]
+    keys += [
+        Key(STATUSES[status], swatch, _beside(swatch, MEANINGS.get(status, status)), sign=MARKS.get(status, ""))
+        for status in statuses
+    ]
     keys += [Key("", swatch, _beside(swatch, meaning), sign=sign) for sign, meaning in SIGNS.items() if sign in signs]
     keys += [Key("", swatch, _beside(swatch, meaning), line=role) for role, meaning in LINES.items() if role in lines]
     for i, key in enumerate(keys):

@@ -82,6 +82,7 @@ def style(theme: str = "auto") -> str:
         ".core{fill:none;stroke-width:1.8}",
         ".block>rect,.node>rect{stroke-width:1.2}",
         ".block>rect.mark{stroke-width:.8}",
+        "rect.mark.badge{stroke-width:1.4}",
         ".block>rect.mark.flow{stroke:none;fill-opacity:1}",
         ".join{stroke-width:1.4}",
         ".sign{fill:none;stroke-width:1.4}",
@@ -118,6 +119,7 @@ def _colours(theme: dict[str, str], mode: int) -> list[str]:
         f".sign{{stroke:{line}}}",
         f".block>rect.mark{{fill:{ground};fill-opacity:.75}}",
         ".block>rect.mark.norm{fill-opacity:1}",
+        f"rect.mark.badge{{fill:{ground};stroke:{line};fill-opacity:1}}",
     ]
     rules += [f".core{{stroke:{ground}}}"]
     rules += [f".label>circle{{fill:{theme['read']};stroke:none}}", f".label>text{{fill:{theme['read']}}}"]

@@ -1,4 +1,7 @@
-"""What is drawn of a graph: blocks, reads, branches, and repeats that stand for all their copies."""
+"""What is drawn of a graph: blocks, reads, branches, and repeats that stand for all their copies.
+
+Where two graphs stand beside each other, rows say which parts do, and a run that both have is one box.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,19 @@ class DrawnSkip(DrawnBlock):
 
 
 @dataclass(frozen=True)
+class DrawnAlike(DrawnBlock):
+    """A run of blocks that another graph has too, in one box.
+
+    Attributes:
+        inside: what the run is.
+        copies: how many of it the box stands for.
+    """
+
+    inside: Parts = ()
+    copies: int = 1
+
+
+@dataclass(frozen=True)
 class DrawnBranches:
     """Branches side by side that meet in a sum."""
 
@@ -57,6 +73,14 @@ class DrawnRepeat:
 
     parts: Parts
     times: int
+
+
+@dataclass(frozen=True)
+class DrawnRow(DrawnRepeat):
+    """Parts, or nothing, that run once and stand beside those of the row of the same number in another column."""
+
+    times: int = 1
+    number: int = 0
 
 
 Part = DrawnBlock | DrawnBranches | DrawnRepeat

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..graph.costs import stage_title
 from ..registry.options import whole
@@ -14,7 +14,7 @@ from .choices import DETAILS, check_choice
 from .colors import BY_COST, Colors, colors, heats
 from .column import GAP, Column
 from .columns import APART as GUTTER
-from .columns import stream
+from .columns import FOOT, stream
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
 from .header import stack_facts, stack_settings
@@ -25,6 +25,7 @@ from .parts import DrawnBlock, Parts
 from .placed import ColumnPart
 from .scene import RADIUS, Box, Edge, Rect, Scene, Text, size, widest
 from .shade import Shade
+from .told import UNTOLD, Told
 from .widths import wrapped
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 SIDE = 18.0  # from the stack to what stands beside it
 APART = 46.0  # one graph from the next
+HALVES = 30.0  # columns of two graphs that are held against each other
 COLUMN = 420.0  # a picture that is wider has larger text above it
 HEAD_LEAST, HEAD_APART = 230.0, 18.0  # the least width of that text, and from there to the picture
 
@@ -51,9 +53,10 @@ def picture(
     columns: int | None = None,
 ) -> Scene:
     """The scene of one graph; the arguments are those of `BlockGraph.to_svg`."""
-    drawn = _Picture(graph, unfold, detail, color, seq_len, columns)
+    drawn = Picture(graph, detail, color, seq_len)
+    drawn.draw(unfolded(unfold, color), columns)
     scene = drawn.scene
-    drawn.head(_head_scale(scene.extent.width))
+    drawn.head(head_scale(scene.extent.width))
     add_legend(scene, drawn.colors.legend)
     return scene
 
@@ -67,6 +70,7 @@ def pictures(
     seq_len: int = 1024,
     columns: int | None = None,
     joined: bool = True,
+    legend: bool = True,
 ) -> Scene:
     """The scene of several graphs, each under its name.
 
@@ -75,26 +79,27 @@ def pictures(
     Args:
         color: for all of them, or a Shade for each by its name.
         joined: what one gives is the context of the next.
+        legend: whether there is one, and text above each.
     """
     whole = Scene("")
-    legend: dict[tuple[str, str], None] = {}
+    meanings: dict[tuple[str, str], None] = {}
     headings: list[Text] = []
     by_cost = heats(graphs, color, seq_len) if color in BY_COST else None
     before: Box | None = None
     x = 0.0
-    drawings: dict[str, _Picture] = {}
+    drawings: dict[str, Picture] = {}
     for name, graph in graphs.items():
         own = (color if by_cost is None else by_cost[name]) if isinstance(color, str) else color[name]
-        side = name.rpartition(" ")[0]  # "encoder before" and "encoder after" are held against each other
-        beside = None if joined else next(g for other, g in graphs.items() if other.rpartition(" ")[0] == side)
-        drawings[name] = _Picture(graph, unfold, detail, own, seq_len, columns, joined and bool(drawings), beside)
-    scale = _head_scale(sum(drawn.scene.extent.width + APART for drawn in drawings.values()))
+        drawings[name] = Picture(graph, detail, own, seq_len, joined and bool(drawings))
+        drawings[name].draw(unfolded(unfold, own), columns)
+    scale = head_scale(sum(drawn.scene.extent.width + APART for drawn in drawings.values()))
     for name, drawn in drawings.items():
-        drawn.head(scale)
+        if legend:
+            drawn.head(scale)
         graph, scene = drawn.graph, drawn.scene
         extent = scene.extent
         dx = x - round(extent.x)
-        scene = _renamed(scene, name)
+        scene = renamed(scene, name)
         headings.append(Text(dx + drawn.middle, 0.0, name, "heading", "middle"))
         whole.add(scene, dx)
         if joined and before is not None and before.rect is not None:
@@ -103,18 +108,20 @@ def pictures(
             if not boxes:
                 whole.edges = [_fed(edge, context, before) for edge in whole.edges]
             whole.edges += [_into(before, box, x) for box in boxes]
-        legend |= dict.fromkeys(drawn.colors.legend)
+        meanings |= dict.fromkeys(drawn.colors.legend)
         before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
         x = round(dx + extent.right) + APART
         whole.title += (" · " if whole.title else "") + f"{name}: {scene.title}"
         whole.alt += (" " if whole.alt else "") + f"{name}: {scene.alt}"
     top = whole.extent.y - 18
     whole.labels += [heading.moved(0, top) for heading in headings]
-    add_legend(whole, tuple(legend))
+    if legend:
+        add_legend(whole, tuple(meanings))
     return whole
 
 
-def _renamed(scene: Scene, name: str) -> Scene:
+def renamed(scene: Scene, name: str) -> Scene:
+    """The scene of a graph among others: its nodes are called `name.node`."""
     boxes = [replace(b, node=f"{name}.{b.node}", nodes=tuple(f"{name}.{n}" for n in b.nodes)) for b in scene.boxes]
     edges = [replace(e, source=f"{name}.{e.source}", target=f"{name}.{e.target}") for e in scene.edges]
     return replace(scene, boxes=boxes, edges=edges)
@@ -139,61 +146,67 @@ def _into(output: Box, context: Box, x: float) -> Edge:
     return Edge("context", output.node, context.node, points)
 
 
-def _head_scale(wide: float) -> float:
+def unfolded(unfold: bool, color: str | Shade | Colors) -> bool:
+    """Whether every block is drawn: those of a repeat are alike, and their shades may not be."""
+    return unfold or isinstance(color, Shade)
+
+
+def head_scale(wide: float) -> float:
     """How much larger the text above a picture is where the picture is so wide that it will be shown smaller."""
     return min(1.4, max(1.0, wide / COLUMN))
 
 
-class _Picture:
-    """One graph's scene.
+class Picture:
+    """One graph's scene, in steps: its `pieces`, what is around them, and what is above.
+
+    `at` is where its first rail is, of several graphs.
 
     Args:
         feeds: the context comes from outside the scene: its edges start at its lane, and it has no box.
         beside: a graph that this one is held against.
+        told: what that comparison says of nodes.
     """
 
     def __init__(
         self,
         graph: Graph,
-        unfold: bool,
         detail: str,
         color: str | Shade | Colors,
         seq_len: int,
-        columns: int | None,
         feeds: bool = False,
         beside: Graph | None = None,
+        told: Told = UNTOLD,
     ) -> None:
         check_choice("detail", detail, DETAILS)
-        captions = Captions(graph, beside, sides=True)
-        details = Details(graph, captions, seq_len)
+        self.captions = Captions(graph, beside, sides=True)
+        details = Details(graph, self.captions, seq_len)
         self.graph, self.feeds = graph, feeds
         self.colors = color if isinstance(color, Colors) else colors(graph, details, color)
-        self.faces = Faces(graph, details, self.colors.of, detail == "op")
+        self.faces = Faces(graph, details, self.colors.of, detail == "op", told)
+        self.column = Column(graph, self.faces)
         self.scene = Scene(details.title())
-        self.settings = stack_settings(captions) if detail == "block" else []
-        items = captions.items
+        self.at = 0.0
+        self.settings = stack_settings(self.captions) if detail == "block" else []
+
+    def draw(self, unfold: bool, columns: int | None) -> None:
+        """All but the head; `unfold` and `columns` are those of `BlockGraph.to_svg`."""
+        items = self.captions.items
         if items is None:
             self.feeds = False
-            self.scene.add(layered(graph, self.faces))
-            self.scene.alt = self._alt([("", tuple(DrawnBlock((node,)) for node in graph.nodes("block")))])
+            self.scene.add(layered(self.graph, self.faces))
+            self.scene.alt = self._alt([("", tuple(DrawnBlock((node,)) for node in self.graph.nodes("block")))])
             self.middle = self.scene.extent.x + self.scene.extent.width / 2
             return
-        unfold = unfold or isinstance(color, Shade)  # blocks of a repeat are alike, and their shades may not be
-        count = None if columns is None else whole("columns", columns, 1)
-        column = Column(graph, self.faces, unfold)
-        pieces = column.stack(items, 0.0, count)
-        self.left = STUB + self.faces.width
-        self.middle = (SHOULDER - self.left) / 2
+        pieces = self.column.stack(items, 0.0, unfold, counted_columns(columns))
         self.feeds = self.feeds and len(pieces) == 1
-        self._input(pieces[0])
-        pieces = self._side_by_side(pieces)
-        self._output(pieces[-1])
-        for piece in pieces:
-            self.scene.add(piece.scene)
-        self._sources(pieces)
-        named = graph.stages != [None]
-        stages = column.drawn.stages
-        self.scene.alt = self._alt([(f"stage {stage_title(graph, i)}" if named else "", parts) for i, parts in stages])
+        self.begin(pieces)
+        (places,) = across([self])
+        self.place(places)
+        named = self.graph.stages != [None]
+        stages = self.column.drawn.stages
+        self.scene.alt = self._alt(
+            [(f"stage {stage_title(self.graph, i)}" if named else "", parts) for i, parts in stages]
+        )
 
     def _alt(self, stages: list[tuple[str, Parts]]) -> str:
         lines = {box.node: [text.text for text in box.texts] for box in self.scene.boxes}
@@ -206,19 +219,20 @@ class _Picture:
 
     def head(self, scale: float) -> None:
         """Write what the stack is above it, in lines as wide as the picture."""
-        extent = self.scene.extent
-        words = [(stack_facts(self.graph), "facts"), (self.settings, "settings")]
-        longest = max(widest(said, role) for said, role in words) + 1
-        wide = max(extent.width, HEAD_LEAST * scale, longest * scale)
-        lines = [
-            (line, role)
-            for said, role in words
-            for line in wrapped(said, size(role) * scale, wide, " · ", bold=role == "facts")
-        ]
-        y = extent.y - HEAD_APART
-        for line, role in reversed(lines):
-            self.scene.head.append(Text(extent.x, y, line, role, scale=scale))
-            y -= round(size(role) * scale * 1.4)
+        write_head(self.scene, [(stack_facts(self.graph), "facts"), (self.settings, "settings")], scale)
+
+    def begin(self, pieces: list[ColumnPart]) -> None:
+        """Take the stack's columns, the first with the input above it, and find the boxes of what blocks read."""
+        self.pieces = pieces
+        self.left = STUB + self.faces.width
+        self.middle = (SHOULDER - self.left) / 2
+        self._input(pieces[0])
+        sources = (port.wire.source for piece in pieces for port in piece.ports)
+        nodes = dict.fromkeys(source for source in sources if isinstance(source, str))
+        self.sources: dict[str, Box | None] = {
+            node: None if self.feeds and self.graph.node_type(node) == "context" else self.faces.source(node, 0.0, 0.0)
+            for node in sorted(nodes, key=lambda node: self.graph.node_type(node) == "context")
+        }
 
     def _input(self, piece: ColumnPart) -> None:
         """The input, and below it the positions that are added to the tokens."""
@@ -247,56 +261,131 @@ class _Picture:
         ]
         piece.rail = rail if piece.rail == piece.start else piece.rail
 
-    def _side_by_side(self, pieces: list[ColumnPart]) -> list[ColumnPart]:
-        """The columns from left to right, their tops beside the input's, and the stream from each to the next."""
-        lanes = LANE * len({port.wire.source for piece in pieces for port in piece.ports}) + NEAR
-        placed = pieces[:1]
-        for piece in pieces[1:]:
-            way = placed[-1].x + placed[-1].right + GUTTER / 2
-            moved = piece.moved(way + GUTTER / 2 + lanes + piece.left, self.top)
-            stream(placed[-1], moved, way, self.top)
+    def margins(self, i: int) -> tuple[float, float]:
+        """How much a column and what leads to it needs at the left of its rail and at the right."""
+        piece = self.pieces[i]
+        if i:
+            lanes = LANE * len({port.wire.source for port in piece.ports}) + NEAR
+            last = piece is self.pieces[-1]
+            return max(piece.left, self.left if last else 0.0) + lanes, piece.right
+        boxes = [box.rect.width + GAP for box in self.sources.values() if box and box.rect]
+        return max(piece.left, self.left) + (SIDE + sum(boxes) if boxes else 0.0), piece.right
+
+    def place(self, places: Sequence[Place]) -> None:
+        """Put the columns where they are to be, and draw what joins them to each other and to what is around them."""
+        self._output(self.pieces[-1])
+        placed = self.pieces[:1]
+        for piece, place in zip(self.pieces[1:], places[1:], strict=True):
+            moved = piece.moved(place.x, self.top)
+            stream(placed[-1], moved, place.way, self.top - place.above, place.foot)
             placed.append(moved)
-        return placed
+        for piece in placed:
+            self.scene.add(piece.scene)
+        self._sources(placed, places[0].above)
 
     def _output(self, piece: ColumnPart) -> None:
         y = piece.y + GAP + 4
-        self.scene.boxes.append(self.faces.output(piece.x - self.left, y, self.wide))
+        piece.scene.boxes.append(self.faces.output(-self.left, y, self.wide))
         if not self.faces.captions.gap(self.graph.end):
-            self.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((piece.x, piece.rail), (piece.x, y))))
+            piece.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((0.0, piece.rail), (0.0, y))))
 
-    def _sources(self, pieces: list[ColumnPart]) -> None:
+    def _sources(self, pieces: list[ColumnPart], above: float) -> None:
         """The context and the positions that blocks read, and the lanes from them.
 
         Lanes of the first column begin below their source; those of others come from there above all columns.
         """
         x = -max(pieces[0].left, self.left) - SIDE
-        boxes: dict[str, Rect] = {}
+        rects: dict[str, Rect] = {}
         starts: dict[str, tuple[float, float]] = {}
-        sources = (port.wire.source for piece in pieces for port in piece.ports)
-        nodes = dict.fromkeys(source for source in sources if isinstance(source, str))
-        for node in sorted(nodes, key=lambda node: self.graph.node_type(node) == "context"):
-            if self.feeds and self.graph.node_type(node) == "context":
+        for node, source in self.sources.items():
+            if source is None:
                 starts[node] = (x, 0.0)
                 continue
-            box = self.faces.source(node, x, self.top)
+            box = source.moved(x, self.top)
             assert box.rect is not None
-            boxes[node] = box.rect
+            rects[node] = box.rect
             self.scene.boxes.append(box)
             starts[node] = (box.rect.x + box.rect.width / 2, box.rect.bottom)
             x = box.rect.x - GAP
-        above = {node: self.top - GAP - LANE * i for i, node in enumerate(starts)}
+        over = {node: self.top - above - GAP - LANE * i for i, node in enumerate(starts)}
         for piece in pieces:
             own = [node for node in starts if any(port.wire.source == node for port in piece.ports)]
             for port in piece.ports:
-                source = port.wire.source
-                assert isinstance(source, str)
+                name = port.wire.source
+                assert isinstance(name, str)
                 if piece is pieces[0]:
-                    way = [starts[source], (starts[source][0], port.y)]
+                    way = [starts[name], (starts[name][0], port.y)]
                 else:
-                    lane, up = piece.x - piece.left - NEAR - LANE * (own.index(source) + 1), boxes[source].right - 8
-                    way = [(up, self.top), (up, above[source]), (lane, above[source]), (lane, port.y)]
+                    lane, up = piece.x - piece.left - NEAR - LANE * (own.index(name) + 1), rects[name].right - 8
+                    way = [(up, self.top), (up, over[name]), (lane, over[name]), (lane, port.y)]
                 points = (*way, *reversed(port.points))
-                self.scene.edges.append(Edge(port.wire.role, source, port.node, points))
+                self.scene.edges.append(Edge(port.wire.role, name, port.node, points))
+
+
+class Place(NamedTuple):
+    """Where a column is: the x of its rail, of the first one 0.
+
+    Attributes:
+        way, foot: the x where the stream of the column before comes up, and the y where it leaves that.
+        above: how far above the column's top it turns into it; of the first, how much is taken above all columns.
+    """
+
+    x: float
+    way: float
+    foot: float
+    above: float
+
+
+def across(pictures: Sequence[Picture]) -> list[list[Place]]:
+    """The places of the columns of pictures whose first columns stand side by side, then their second ones, and so on.
+
+    What leads from a column of one to its next goes around the others: the first one's way is outermost below them,
+    and the last one's above them.
+    """
+    last, x = len(pictures) - 1, 0.0
+    rails: list[list[float]] = [[] for _ in pictures]
+    places: list[list[Place]] = []
+    for k, _ in enumerate(pictures):
+        further = LANE * sum(len(picture.sources) for picture in pictures[k + 1 :])
+        places.append([Place(0.0, 0.0, 0.0, further + LANE * 2 * last)])
+    for i in range(len(pictures[0].pieces)):
+        way = x + GUTTER / 2
+        foot = max(picture.pieces[i - 1].y for picture in pictures) if i else 0.0
+        foot += pictures[0].top if i > 1 else 0.0
+        x += GUTTER + LANE * last if i else 0.0
+        for k, picture in enumerate(pictures):
+            left, right = picture.margins(i)
+            x += left + (HALVES if k else 0.0)
+            rails[k].append(x)
+            x += right
+            if i:
+                own = rails[k][0]
+                own_way, own_foot = way + LANE * (last - k) - own, foot + FOOT + LANE * (last - k)
+                places[k].append(Place(rails[k][i] - own, own_way, own_foot, LANE * k))
+    for picture, own_rails in zip(pictures, rails, strict=True):
+        picture.at = own_rails[0] - rails[0][0]
+    return places
+
+
+def counted_columns(columns: int | None) -> int | None:
+    """How many are asked for; raises UserError where that is no such number."""
+    return None if columns is None else whole("columns", columns, 1)
+
+
+def write_head(scene: Scene, words: Sequence[tuple[list[str], str]], scale: float) -> None:
+    """Write words and their roles above a scene, in lines as wide as it is."""
+    extent = scene.extent
+    longest = max(widest(said, role) for said, role in words) + 1
+    wide = max(extent.width, HEAD_LEAST * scale, longest * scale)
+    lines = [
+        (line, role)
+        for said, role in words
+        for line in wrapped(said, size(role) * scale, wide, " · ", bold=role in ("facts", "change"))
+    ]
+    y = extent.y - HEAD_APART
+    for line, role in reversed(lines):
+        scene.head.append(Text(extent.x, y, line, role, scale=scale))
+        y -= round(size(role) * scale * 1.4)
 
 
 __all__ = ["picture", "pictures", "scene"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .lanes import LEFT, Port
-from .scene import RADIUS, Edge, Scene
+from .scene import RADIUS, Edge, Point, Scene
 
 
 @dataclass
@@ -18,6 +18,7 @@ class ColumnPart:
         left, right: how far they extend from the rail.
         start: the y where the rail began.
         x: of the rail.
+        lead: the way that the stream takes to it from another column, where nothing in it is reached by it.
     """
 
     y: float
@@ -29,6 +30,7 @@ class ColumnPart:
     scene: Scene = field(default_factory=lambda: Scene(""))
     ports: list[Port] = field(default_factory=list)
     x: float = 0.0
+    lead: tuple[Point, ...] = ()
 
     def next(self) -> ColumnPart:
         """An empty one that goes on where this ends."""

@@ -169,7 +169,7 @@ class Key:
 
     Attributes:
         hue: the class of the colour; empty: it is a sign, or a line.
-        sign: as a Box has it; line: the role of an Edge, or "many".
+        sign: as a Box has it, or what stands on the colour; line: the role of an Edge, or "many".
     """
 
     hue: str
@@ -246,6 +246,8 @@ FONTS = {
     "heading": (13.0, True, False),
     "facts": (12.0, True, False),
     "settings": (10.5, False, False),
+    "change": (10.5, True, False),
+    "badge": (13.0, True, False),
 }
 
 

@@ -68,8 +68,12 @@ class _Svg:
     def _key(self, key: Key) -> str:
         r = key.swatch
         if key.hue:
-            shown = f'<rect class="{key.hue}" {area(r)} rx="3"/>'
-        elif key.line:
+            middle = Text(r.x + r.width / 2, r.middle + 4.5, key.sign, "badge", "middle")
+            return (
+                f'<g class="key"><rect class="{key.hue}" {area(r)} rx="3"/>{text(key.label)}'
+                f"{text(middle) if key.sign else ''}</g>"
+            )
+        if key.line:
             many = key.line == "many"
             edge = Edge("read" if many else key.line, "", "", ((r.x, r.middle), (r.right, r.middle)), many=many)
             shown = self._edge(edge) + (self._core(edge) if many else "")

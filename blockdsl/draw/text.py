@@ -18,6 +18,7 @@ from ..graph.tokens import input_scheme
 from . import ends, escape, reads
 from .captions import Captions
 from .hues import hue
+from .inline import as_written, name, skipped
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts
 from .tree import tree
 
@@ -151,56 +152,22 @@ class _Text:
     def _leaf(self, part: DrawnBlock, indent: str, times: str = "") -> _Row:
         notes = [*self._notes(part), *filter(None, self.words.get(part, ()))]
         kind = self.graph.nx.nodes[part.node].get("kind", "") if type(part) is DrawnBlock else ""
-        return _Row(indent, self._name(part) + times, f" {self.glyphs.dot} ".join(notes), kind)
+        return _Row(indent, name(self.captions, part) + times, f" {self.glyphs.dot} ".join(notes), kind)
 
     def _notes(self, part: DrawnBlock) -> list[str]:
         if isinstance(part, DrawnLabel):
             return []
         if isinstance(part, DrawnSkip):
-            return [reads.skip_words(self.graph, self._skipped(part))]
+            return [reads.skip_words(self.graph, skipped(self.captions, part))]
         if isinstance(part, DrawnRead):
             return [reads.join_words(self.graph, part.node)]
         return self.captions.notes(part.node)
 
-    def _name(self, part: DrawnBlock) -> str:
-        """As a pattern writes it."""
-        if isinstance(part, DrawnLabel):
-            return f"^{part.name or part.node}"
-        if isinstance(part, DrawnSkip):
-            called = self.captions.names.called
-            return " ".join(f"<{called(part.node, 'stream', [source])}" for source in self._skipped(part))
-        return " ".join([self.captions.name(part.node), *(f"^{name}" for name in self.captions.own(part.node))])
-
-    def _skipped(self, part: DrawnSkip) -> list[str]:
-        return reads.skips(self.graph, part.node, self.captions.before[part.node])
-
     def _heading(self, repeat: DrawnRepeat) -> str:
-        inside = self._inline(repeat.parts)
+        inside = as_written(self.captions, repeat.parts, self.glyphs.times)
         blocks = _count(repeat.parts)
         text = inside if len(inside) <= _HEADING else f"{blocks} blocks"
         return f"({text}) {self.glyphs.times}{repeat.times}"
-
-    def _inline(self, parts: Parts) -> str:
-        """As a pattern writes it; a lone split has no parentheses of its own."""
-        texts = []
-        for part in parts:
-            if isinstance(part, DrawnRepeat):
-                inside = self._inline(part.parts)
-                texts.append(f"{inside if _bare(part.parts) else f'({inside})'} {self.glyphs.times}{part.times}")
-            elif isinstance(part, DrawnBlock):
-                texts.append(self._name(part))
-            else:
-                text = self._split_inline(part)
-                texts.append(text if len(parts) == 1 else f"({text})")
-        return " ".join(texts)
-
-    def _split_inline(self, split: DrawnBranches) -> str:
-        texts = []
-        for column in split.columns:
-            inside = self._inline(column)
-            bare = _bare(column) or (len(column) == 1 and isinstance(column[0], DrawnRepeat))
-            texts.append(inside if bare else f"({inside})")
-        return " & ".join(texts)
 
     def _listed(self) -> list[_Row]:
         """Every block with what it reads: for a graph that is not chains and branches."""
@@ -227,11 +194,6 @@ class _Text:
 
     def _note(self, node: str) -> str:
         return f" {self.glyphs.dot} ".join(self.captions.notes(node))
-
-
-def _bare(parts: Parts) -> bool:
-    """Whether they are one block or read, which needs no parentheses."""
-    return len(parts) == 1 and isinstance(parts[0], DrawnBlock)
 
 
 def _count(parts: Parts) -> int:

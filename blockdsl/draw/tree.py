@@ -61,7 +61,7 @@ def tree(captions: Captions, items: Chain, unfold: bool) -> DrawnStack:
 def _drawn(captions: Captions, items: Chain, unfold: bool, labelled: Named) -> DrawnStack:
     apart: dict[str, int] = {}  # node → how much of what it reads tells it from others
     while True:
-        stages = _Tree(captions, unfold, labelled, apart).stages(items)
+        stages = ItemTree(captions, labelled, apart, unfold).stages(items)
         wires, unclear = wiring(captions, tuple(part for _, parts in stages for part in parts))
         if not unclear:
             return DrawnStack(stages, wires)
@@ -69,18 +69,32 @@ def _drawn(captions: Captions, items: Chain, unfold: bool, labelled: Named) -> D
             apart[node] = apart.get(node, 0) + 1
 
 
-class _Tree:
-    """
+class ItemTree:
+    """Items of a chain, and the parts that are drawn for them.
+
     Args:
         labelled: nodes → the names of the labels after them.
         apart: node → how much tells it from others like it; see `_apart`.
+        unfold: each item by itself.
+        told: node → what is said of it beside its own words.
     """
 
-    def __init__(self, captions: Captions, unfold: bool, labelled: Named, apart: dict[str, int]) -> None:
+    def __init__(
+        self,
+        captions: Captions,
+        labelled: Named,
+        apart: Mapping[str, int],
+        unfold: bool = False,
+        told: Mapping[str, Any] | None = None,
+    ) -> None:
         self.captions, self.graph, self.unfold = captions, captions.graph, unfold
-        self.labelled, self.apart = labelled, apart
+        self.labelled, self.apart, self.told = labelled, apart, told or {}
 
     def stages(self, items: Chain) -> tuple[tuple[int, Parts], ...]:
+        return tuple((stage, self.parts([own])) for stage, own in self.items(items))
+
+    def items(self, items: Chain) -> list[tuple[int, list[Item]]]:
+        """A chain by stages, with labels after what is read and skips before what reads them."""
         at = self.graph.start
         cut = split_stages(self.graph, items) or [(0, ())]
         out = []
@@ -90,8 +104,8 @@ class _Tree:
             at = _end(part, at)
             if i == len(cut) - 1 and reads.skips(self.graph, self.graph.end, at):
                 own.append(DrawnSkip((self.graph.end,)))
-            out.append((stage, self._parts([own])))
-        return tuple(out)
+            out.append((stage, own))
+        return out
 
     def _with_labels(self, chain: Chain, at: str) -> list[Item]:
         """A chain that begins after `at`, with labels after what is read and skips before what reads them."""
@@ -113,12 +127,12 @@ class _Tree:
         written = [name for name in self.graph.labels(node) if name in names]
         return [DrawnLabel((node,), name) for name in (*written, *([""] if "" in names else []))]
 
-    def _parts(self, chains: Sequence[Sequence[Item]]) -> Parts:
+    def parts(self, chains: Sequence[Sequence[Item]]) -> Parts:
         """Chains that are alike, as one."""
         if self.unfold:
             folded: Folded = tuple(range(len(chains[0])))
         else:
-            keys = [self._key(item) for item in chains[0]]
+            keys = [self.key(item) for item in chains[0]]
             folded = fold(keys, lambda index: len(str(keys[index])))
         return self._of(folded, chains, [0])
 
@@ -144,10 +158,10 @@ class _Tree:
         if sides:
             at = [self.captions.before[next(iter(blocks_of(side.chain)))] for side in sides]
             inside = [self._with_labels(side.chain, before) for side, before in zip(sides, at, strict=True)]
-            return DrawnSide((self._parts(inside),), tuple(_end(side.chain, "") for side in sides))
+            return DrawnSide((self.parts(inside),), tuple(_end(side.chain, "") for side in sides))
         splits = [copy for copy in copies if isinstance(copy, Branching)]
         columns = tuple(
-            self._parts([self._with_labels(split.branches[i], self._base(split)) for split in splits])
+            self.parts([self._with_labels(split.branches[i], self._base(split)) for split in splits])
             for i in range(len(splits[0].branches))
         )
         return DrawnBranches(columns, tuple(split.sum for split in splits))
@@ -155,8 +169,13 @@ class _Tree:
     def _base(self, split: Branching) -> str:
         return self.graph.sources(split.sum, "base")[0]
 
-    def _key(self, item: Item) -> Any:
+    def key(self, item: Item) -> Any:
         """Equal for items that are drawn alike."""
+        words = self._words(item)
+        told = None if isinstance(item, Branching | Side) else self.told.get(_of(item))
+        return words if told is None else (words, told)
+
+    def _words(self, item: Item) -> Any:
         if isinstance(item, DrawnLabel):
             return "^", item.name
         if isinstance(item, DrawnSkip):
@@ -174,9 +193,9 @@ class _Tree:
             return *words, *sources, *self._apart(item)
         if isinstance(item, Side):
             start = self.captions.before[next(iter(blocks_of(item.chain)))]
-            return "side", *(self._key(inner) for inner in self._with_labels(item.chain, start))
+            return "side", *(self.key(inner) for inner in self._with_labels(item.chain, start))
         base = self._base(item)
-        return tuple(tuple(self._key(inner) for inner in self._with_labels(branch, base)) for branch in item.branches)
+        return tuple(tuple(self.key(inner) for inner in self._with_labels(branch, base)) for branch in item.branches)
 
     def _apart(self, node: str) -> tuple[Any, ...]:
         """What tells a node from others like it: nothing, then what it reads, then its name."""
@@ -187,6 +206,10 @@ class _Tree:
 def _end(chain: Chain, start: str) -> str:
     last = next((item for item in reversed(chain) if not isinstance(item, Side)), start)
     return last.sum if isinstance(last, Branching) else last
+
+
+def _of(item: str | DrawnBlock) -> str:
+    return item if isinstance(item, str) else item.node
 
 
 def _span(part: int | Loop) -> int:

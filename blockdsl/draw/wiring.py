@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from . import reads
 from .captions import Captions
-from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
+from .parts import DrawnAlike, DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
 
 End = str | DrawnBlock
 
@@ -77,9 +77,10 @@ class _Wiring:
         between: dict[tuple[str, DrawnBlock, DrawnBlock], list[tuple[int, int]]] = {}
         for part in self.loops:
             for role in ("position", "condition", "context"):
-                outside = [s for s in self.graph.sources(part.node, role) if self.graph.node_type(s) == role]
-                if type(part) is DrawnBlock:
-                    out |= {Wire(role, source, part): None for source in outside}
+                for node in part.nodes if isinstance(part, DrawnAlike) else part.nodes[:1]:
+                    outside = [s for s in self.graph.sources(node, role) if self.graph.node_type(s) == role]
+                    if type(part) in (DrawnBlock, DrawnAlike):
+                        out |= {Wire(role, source, part): None for source in outside}
             for i, node in enumerate(part.nodes):
                 for role, copy in self._reads(part, node):
                     between.setdefault((role, copy.part, part), []).append((copy.number, i))

@@ -31,8 +31,10 @@ SIZES = {
     "name": 11,
     "facts": 12,
     "settings": 10.5,
+    "change": 10.5,
+    "badge": 13,
 }
-BOLD = {"title", "label", "times", "heading", "name", "facts"}
+BOLD = {"title", "label", "times", "heading", "name", "facts", "change", "badge"}
 SLACK = 0.02  # of numbers that are written with two decimals
 
 

@@ -48,8 +48,8 @@ def test_a_difference_is_both_graphs_in_the_colours_of_what_became_of_their_bloc
     assert [found[f"before.{node}"] for node in ("a0", "f1", "a2", "f3")] == ["hue-2", "grey-0", "grey-0", "grey-0"]
     assert [found[f"after.{node}"] for node in ("a0", "f1", "a2")] == ["hue-2", "grey-0", "grey-0"]
     assert sorted(found[f"after.{node}"] for node in ("f3", "f4")) == ["grey-0", "hue-4"]
-    assert [text for text in meanings(svg) if text in ("same", "changed", "added", "removed")] == [
-        "same",
+    assert [text for text in meanings(svg) if text in ("alike", "changed", "added", "removed")] == [
+        "alike",
         "changed",
         "added",
     ]
@@ -93,6 +93,7 @@ def test_no_rule_of_a_picture_is_of_what_is_beside_it_on_a_page() -> None:
 
 def test_a_setting_that_all_blocks_changed_is_written_on_those_after() -> None:
     before, after = (blockdsl.compile("(a f)*2", dim=16, heads=heads) for heads in (4, 8))
-    svg = before.diff(after).to_svg()
+    svg = before.diff(after).to_svg(unfold=True)
     assert svg.count(">8 heads × 64<") == 2
+    assert svg.count(">heads 4 → 8<") == 2
     assert ">heads=4<" not in svg
