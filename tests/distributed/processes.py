@@ -12,6 +12,7 @@ the test with its traceback; where one hangs, all end after `TIMEOUT`.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import multiprocessing
 import os
@@ -125,6 +126,7 @@ def _serve(pipe: Connection, root: str) -> None:
                 answer = True, function(*arguments)
             finally:
                 dist.destroy_process_group()
+                gc.collect()  # what is in cycles keeps groups, and their threads wake a hundred times a second
         except Exception:
             answer = False, traceback.format_exc()
         pipe.send(answer)
