@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import UserError
 from ..graph.costs import Cost, node_costs, row_length
 from ..graph.costs import parameters as total_parameters
-from ..graph.costs import total as total_cost
 from ..registry.kinds import Sizes, kind_of
 from ..registry.options import whole
 from ..registry.split import Split
@@ -185,11 +184,9 @@ class _Model:
         summed = piece.split + piece.again[checkpoint]
         rows, item = micro_batch * count, self.setup.item
         kept, link = -(-piece.parameters // mesh.shards), "fsdp" if mesh.cp == 1 else "fsdp×cp"
-        gathers, scatters = (2 * count, count) if mesh.pp == 1 else (count + 1, 1)
-        gathered = item * gathers * piece.used + KEPT * scatters * piece.around
-        yield from among(mesh.shards, link, "gather", gathered)
-        yield from among(mesh.shards, link, "scatter", scatters * KEPT * piece.parameters)
-        yield from among(mesh.dp, "dp", "all-reduce", scatters * KEPT * kept)
+        yield from among(mesh.shards, link, "gather", count * (2 * item * piece.used + KEPT * piece.around))
+        yield from among(mesh.shards, link, "scatter", count * KEPT * piece.parameters)
+        yield from among(mesh.dp, "dp", "all-reduce", KEPT * kept * (1 if mesh.pp > mesh.shards == 1 else count))
         back = (
             item if mesh.data * mesh.cp > 1 else KEPT
         )  # FSDP casts what a block is given, autocast what it multiplies
@@ -229,9 +226,16 @@ class _Pieces:
         if last and own[0].index > 0 and graph.nx.nodes[graph.end]["tied"]:
             around += graph.nx.nodes[graph.start]["num_tokens"] * graph.emb_dim
         costs = [local.costs[node] for node in (*nodes, *beside, *ends) if node in local.costs]
-        if (encoder := graph.encoder) is not None:  # all of it is around the decoder's blocks, and in one stage
-            around += total_parameters(encoder)
-            costs.append(Cost(flops=total_cost(encoder, Sizes(1, model.context_len, 0)).flops))
+        used = sum(blocks[owner] for node in nodes if (owner := model.owners.get(node, node)) in blocks)
+        matrices = sum(local.matrices.get(node, 0) for node in blocks)
+        if (encoder := graph.encoder) is not None:  # in one stage
+            theirs = dict(node_costs(encoder, Sizes(1, model.context_len, 0)))
+            uses = {node: nodes for node, nodes in encoder.tied().items() if node in theirs}
+            blocks |= {f"encoder {node}": theirs[node].parameters for node in uses}
+            used += sum(theirs[node].parameters * len(nodes) for node, nodes in uses.items())
+            matrices += sum(_matrices(encoder, node) for node in uses if encoder.node_type(node) == "block")
+            around += sum(cost.parameters for node, cost in theirs.items() if node not in uses)
+            costs.append(Cost(flops=sum(cost.flops for cost in theirs.values())))
         read = attended(graph, nodes, model.seq_len, self.cp) if self.cp > 1 else {}
         by_stage: dict[int, int] = {}  # of the pattern
         for node, count in read.items():
@@ -260,8 +264,8 @@ class _Pieces:
             stages=own,
             blocks=blocks,
             around=around,
-            used=sum(blocks[owner] for node in nodes if (owner := model.owners.get(node, node)) in blocks),
-            matrices=sum(local.matrices.get(node, 0) for node in blocks),
+            used=used,
+            matrices=matrices,
             cost=sum(costs, Cost()),
             saved=saved,
             split=self.tokens * sum(sums.values()),
@@ -333,17 +337,13 @@ class _Piece:
 def _for_a_while(mesh: Mesh, piece: _Piece, item: int) -> int:
     """Bytes of parameters and gradients that data ranks hold beside their own; those of blocks have `item` a number.
 
-    FSDP gathers a block while the one before it runs, and sums its gradients. Under torch's pipeline schedules it keeps
-    what it has gathered, and whole gradients, until the last micro-batch. What goes through an all-reduce along dp is
-    kept until the backward pass ends.
+    FSDP gathers a block while the one before it runs, and sums its gradients. What goes through an all-reduce along dp
+    is kept until the backward pass ends; beside a pipeline whole gradients until the last micro-batch, too.
     """
-    largest, in_blocks = max(piece.blocks.values(), default=0), piece.parameters - piece.around
-    if mesh.pp == 1:
-        gathered = 0 if mesh.shards == 1 else KEPT * (piece.around + largest) + 2 * item * largest
-    else:
-        gathered = KEPT * piece.parameters * (mesh.dp * mesh.shards > 1)
-        gathered += (KEPT * piece.around + item * in_blocks) * (mesh.shards > 1)
-    return gathered + (0 if mesh.dp == 1 else KEPT * -(-piece.parameters // mesh.shards))
+    largest = max(piece.blocks.values(), default=0)
+    gathered = 0 if mesh.shards == 1 else KEPT * (piece.around + largest) + 2 * item * largest
+    times = 0 if mesh.dp == 1 else 2 if mesh.pp > mesh.shards == 1 else 1
+    return gathered + times * KEPT * -(-piece.parameters // mesh.shards)
 
 
 def _matrices(graph: Graph, node: str) -> int:

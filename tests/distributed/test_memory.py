@@ -46,12 +46,12 @@ class Held(NamedTuple):
     peak: int
 
 
-def held(mesh: str) -> dict[str, Held]:
+def held(mesh: str, precision: str) -> dict[str, Held]:
     out = {}
     for name, (text, settings) in PATTERNS.items():
         if name == "scans" and "cp" in mesh:  # refused, as is tested elsewhere
             continue
-        job = distribute(blockdsl.compile(text, **MODEL, **settings), mesh, accumulate=2)
+        job = distribute(blockdsl.compile(text, **MODEL, **settings), mesh, accumulate=2, precision=precision)
         optimizer = torch.optim.AdamW(job.parameters())
         tokens = torch.randint(64, (ROWS, TOKENS + 1), generator=torch.Generator().manual_seed(0))
         job.backward(tokens)
@@ -73,14 +73,21 @@ def numbers(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
-@pytest.mark.parametrize("mesh", [*MESHES, *(pytest.param(m, marks=pytest.mark.distributed) for m in PRODUCTS)])
-def test_what_a_rank_holds(mesh: str) -> None:
+@pytest.mark.parametrize(
+    ("mesh", "precision"),
+    [
+        *((mesh, "fp32") for mesh in MESHES),
+        *(pytest.param(mesh, "fp32", marks=pytest.mark.distributed) for mesh in PRODUCTS),
+        *(pytest.param(mesh, "bf16", marks=pytest.mark.distributed) for mesh in ("fsdp=2", "pp=2,fsdp=2", "dp=2")),
+    ],
+)
+def test_what_a_rank_holds(mesh: str, precision: str) -> None:
     sizes = Mesh.parse(mesh)
-    found = run(held, sizes.size, mesh)
+    found = run(held, sizes.size, mesh, precision)
     for name in found[0]:
         text, settings = PATTERNS[name]
         graph = blockdsl.compile(text, **MODEL, **settings)
-        run_as = {"checkpoint": settings.get("checkpoint", "none"), "precision": "fp32"}
+        run_as = {"checkpoint": settings.get("checkpoint", "none"), "precision": precision}
         rows = ROWS // sizes.data // 2
         (best,) = graph.plan(mesh, seq_len=TOKENS, batch=ROWS, micro_batch=rows, **run_as).meshes
         for rank, real in enumerate(found):

@@ -57,6 +57,29 @@ def of_one_process(name: str, dtype: torch.dtype) -> list[float]:
     return out[:-1]
 
 
+def compiled(mesh: str) -> list[list[float]]:
+    """Losses and norms of two steps with everything that a step can do at once, compiled and not."""
+    out = []
+    for compile in (True, False):
+        given = blockdsl.compile("(a f)*2", **MODEL, checkpoint="block", rotary_pos_emb=True)
+        job = distribute(given, mesh, seed=3, precision="bf16", compile=compile, accumulate=2)
+        optimizer, found = torch.optim.SGD(job.parameters(), lr=0.1), []
+        for tokens, _ in batches(masked=False)[:2]:
+            found += [job.backward(tokens).cross_entropy, job.clip(0.7)]
+            optimizer.step()
+            optimizer.zero_grad()
+        out.append(found)
+    return out
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("mesh", ["dp=1", "fsdp=2", "cp=2", "tp=2"])
+def test_compiled_recomputed_and_in_parts_at_once(mesh: str) -> None:
+    """It takes minutes, as torch compiles C++ for a CPU; code that joins operations rounds fewer numbers."""
+    for found, plain in run(compiled, Mesh.parse(mesh).size, mesh):
+        assert off(found, plain) <= 2 * ROUNDING
+
+
 def graph(name: str) -> Any:
     pattern, settings = CASES[name]
     return blockdsl.compile(pattern, **MODEL, **settings)

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import blockdsl
-from blockdsl import Mesh, UserError
+from blockdsl import BlockGraph, Mesh, UserError
 from xt_blocks.distributed.job import distribute
 
 from .processes import run
@@ -31,6 +31,7 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "token shift": ("(a f)*2", {"shift_tokens": 1}),
     "short convolution": ("(conv(kernel=4) a)*2", {}),
     "stages computed again": ("(a f)*2 | (a & f) a", {"checkpoint": "stage"}),
+    "encoder and decoder": ("(a f)@s*2 a => a c f", {"tie_token_emb": True}),
 }
 PAIRS = ("pp=2,tp=2", "pp=2,fsdp=2", "pp=2,cp=2", "dp=2,fsdp=2", "fsdp=2,tp=2")
 OPERATIONS = {
@@ -62,20 +63,26 @@ class Counted(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def compiled(text: str, settings: dict[str, Any]) -> BlockGraph:
+    given = {name: value for name, value in MODEL.items() if name != "causal" or "=>" not in text}
+    return blockdsl.compile(text, **given, **settings)
+
+
 def counted(mesh: str, accumulate: int, schedule: str, precision: str) -> dict[str, dict[str, int] | str]:
     """Of each pattern, what one step hands over; or why no job trains so."""
     out: dict[str, dict[str, int] | str] = {}
     for name, (text, settings) in PATTERNS.items():
         try:
-            graph = blockdsl.compile(text, **MODEL, **settings)
+            graph = compiled(text, settings)
             job = distribute(graph, mesh, accumulate=accumulate, schedule=schedule, precision=precision)
         except UserError as error:
             out[name] = str(error)
             continue
         tokens = torch.randint(64, (ROWS, TOKENS + 1), generator=torch.Generator().manual_seed(0))
-        job.backward(tokens)
+        source = None if graph.encoder is None else tokens[:, 1:]
+        job.backward(tokens, source=source)
         with Counted() as count:
-            job.backward(tokens)
+            job.backward(tokens, source=source)
         out[name] = count.bytes
     return out
 
@@ -106,10 +113,10 @@ def test_what_a_step_sends(mesh: str, accumulate: int, schedule: str, precision:
     sizes = Mesh.parse(mesh)
     found, compared = run(counted, sizes.size, mesh, accumulate, schedule, precision), 0
     for name, (text, settings) in PATTERNS.items():
-        if isinstance(found[0][name], str):  # stages of one rank share parameters
-            assert sizes.pp > 1
+        if isinstance(found[0][name], str):  # stages of one rank share parameters, or an encoder is refused
+            assert sizes.pp > 1 or "=>" in text
             continue
-        graph = blockdsl.compile(text, **MODEL, **settings)
+        graph = compiled(text, settings)
         run_as = {"checkpoint": settings.get("checkpoint", "none"), "precision": precision, "schedule": schedule}
         rows = ROWS // accumulate // sizes.data
         plan = graph.plan(mesh, seq_len=TOKENS, batch=ROWS, micro_batch=rows, **run_as)

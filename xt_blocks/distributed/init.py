@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -36,10 +36,10 @@ def initialised(
     place: Place = lambda node, block: block,
     nodes: Collection[str] | None = None,
 ) -> Stack | SequenceModel | ViTransformerWrapper:
-    """The model of a graph, drawn from a seed unit by unit.
+    """The model of a graph of one stream, drawn from a seed unit by unit.
 
     Args:
-        graph: of one stream.
+        graph: the stream's.
         seed: of the run.
         place: what is kept of each block.
         nodes: the blocks that this rank has; None: all. Without some, a stack runs the others' steps.
@@ -50,6 +50,11 @@ def initialised(
     blocks = {node: place(node, drawn_block(graph, node, seed)) for node in kept}
     with drawn_from(seed, "model"):
         return model_around(Stack(graph.stack_alone(), blocks), graph)
+
+
+def encoder_of(graph: BlockGraph, seed: int, place: Place = lambda node, block: block) -> Any:
+    """The encoder of a graph of two streams, as `initialised` draws one; None: it has one stream."""
+    return None if graph.encoder is None else initialised(graph.encoder, seed_for("encoder", seed), place)
 
 
 def fill(target: nn.Module, source: nn.Module, cuts: Mapping[str, Cut], ranks: int, rank: int) -> None:

@@ -13,8 +13,8 @@
         optimizer.step()
         optimizer.zero_grad()
 
-Owns how a batch is shared, and that losses and gradients are those of one process: of the mean over all of a batch's
-targets, whatever the mesh. Leaves the optimiser to torch.
+Owns that losses and gradients are those of one process: of the mean over all of a batch's targets, whatever the mesh.
+Leaves how a batch is shared to `batch`, and the optimiser to torch.
 """
 
 from __future__ import annotations
@@ -39,15 +39,14 @@ from blockdsl.plan.stages import stages
 from blockdsl.registry.options import whole
 from blockdsl.registry.split import Split
 
-from ..generation.autoregressive import AutoregressiveWrapper
-from ..models.lower import lower_stream
-from ..models.transformer import TransformerWrapper
+from ..generation.lower import lower, writes_text
 from ..runtime.compiled import compile_block
 from ..runtime.modules import block_module
 from ..runtime.seeds import seed_for
 from ..runtime.stack import Stack
 from . import checkpoint
-from .init import fill, initialised
+from .batch import Batch
+from .init import encoder_of, fill, initialised
 from .pieces import HeldTensor
 from .pipeline import Pipeline, Shared, check_shared, rounds, stages_of
 from .ranks import Ranks
@@ -60,8 +59,6 @@ from .tensor import sum_gradients, tensor_parallel
 if TYPE_CHECKING:
     from blockdsl import BlockGraph, Cut
 
-IGNORED = -100
-"""A target that does not count."""
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -74,10 +71,11 @@ class BatchLosses:
 
 
 def distribute(graph: BlockGraph, mesh: Mesh | str, **options: Any) -> Job:
-    """This rank's part of a causal language model over the ranks of a mesh; see `Job`.
+    """This rank's part of a model that writes tokens over the ranks of a mesh; see `Job`.
 
     Args:
-        graph: of tokens, as `blockdsl.compile(..., causal=True, num_tokens=256, max_seq_len=128)` gives it.
+        graph: of tokens, as `blockdsl.compile(..., causal=True, num_tokens=256, max_seq_len=128)` gives it; or of an
+            encoder and such a decoder, `(a f)*6 => (a c f)*6`, along dp and fsdp.
         mesh: the ranks along each axis, or its text, "dp=2,fsdp=2".
 
     Raises:
@@ -120,15 +118,18 @@ class Job:
         if precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
         check_schedule(schedule, mesh)
-        if graph.reads != "tokens" or graph.encoder is not None:
-            raise UserError("a job trains a language model over one stream of tokens: give num_tokens, and no =>")
+        if graph.reads != "tokens" or (graph.encoder is not None and not writes_text(graph)):
+            raise UserError("a job trains a model that writes tokens: give num_tokens, with => of both streams")
+        if graph.encoder is not None and mesh.data < mesh.size:
+            raise UserError(f"an encoder with its decoder is trained along dp and fsdp, not on {mesh}")
         if why := graph.sees_later():
             raise UserError(f"a job trains a model that predicts the next token, and it sees later ones: {why}")
         if mesh.cp > 1 and (why := why_whole_rows(graph)):
             raise UserError(f"cp={mesh.cp}: {why}")
-        if reader := next((node for context in graph.nodes("context") for node in graph.nx.succ[context]), None):
-            raise UserError(f"a job's batches are tokens alone, and {reader} attends to a context: train it by itself")
-        if graph.nodes("condition"):
+        if graph.encoder is None and graph.nodes("context"):
+            reader = next(iter(graph.nx.succ[graph.nodes("context")[0]]))
+            raise UserError(f"a job's batches are tokens alone, and {reader} attends to a context; => gives an encoder")
+        if any(stream.nodes("condition") for stream in graph.streams().values()):
             raise UserError("a job's loss takes no condition, and norms or layer scales of this pattern read one")
         self.graph, self.mesh, self.accumulate = graph.lint(), mesh, whole("accumulate", accumulate, 1)
         self.ranks, self.precision = Ranks(mesh, device), PRECISIONS[precision]
@@ -144,52 +145,56 @@ class Job:
     def _made(self, seed: int, compile: bool, schedule: str) -> dict[int, StageLoss]:
         """This rank's stages, with its share of each of their blocks and of what is around them."""
         ranks, rank = self.mesh.tp, self.ranks.place["tp"]
-        local, splits = tensor_part(self.graph, ranks), tensor_splits(self.graph, ranks)
+        text = self.graph.streams().get("decoder", self.graph)
+        local, splits = tensor_part(text, ranks), tensor_splits(text, ranks)
         if ranks > 1 and not any(isinstance(split, Split) for split in splits.values()):
             raise UserError(f"tp={ranks}: no block splits: {whole_layers(splits)}")
         drawn: dict[str, nn.Module] = {}
+
+        def kept(node: str, block: nn.Module) -> nn.Module:
+            """Shared by the data ranks before the next block is drawn, so that no rank holds the whole model."""
+            block.to(self.ranks.device)
+            if compile:
+                compile_block(block)
+            return sharded(block, self.ranks, self.precision)
 
         def share(node: str, block: nn.Module) -> nn.Module:
             if node in drawn:  # tied to one of another stage of this rank
                 return drawn[node]
             if ranks > 1 and isinstance(split := splits[node], Split):
                 whole, block = block, block_module(local, node)
-                cuts = node_cuts(self.graph, node, split, ranks)
+                cuts = node_cuts(text, node, split, ranks)
                 fill(block, whole, {f"layer.{name}": cut for name, cut in cuts.items()}, ranks, rank)
-            block.to(self.ranks.device)
-            if compile:
-                compile_block(block)
-            drawn[node] = sharded(
-                block, self.ranks, self.precision
-            )  # before the next is drawn: no rank holds the whole model
+            drawn[node] = kept(node, block)
             return drawn[node]
 
-        owner = {node: first for first, nodes in self.graph.tied().items() for node in nodes}
+        owner = {node: first for first, nodes in text.tied().items() for node in nodes}
         mine = stages_of(self.ranks.place["pp"], self.mesh.pp, schedule) if self.mesh.pp > 1 else [0]
         parts = stages(local, self.mesh.pp * len(mine))
         check_shared(local, parts, self.mesh.pp, schedule)
         out: dict[int, StageLoss] = {}
         for index in mine:
             part = parts[index]
-            source = initialised(self.graph, seed, share, {owner.get(node, node) for node in part.nodes})
+            source = initialised(text, seed, share, {owner.get(node, node) for node in part.nodes})
             stack = StageStack(local.stack_alone(), _blocks(source), part.nodes, part.beside)
             net = StageModel(stack, local.model_options())
-            own_cuts = cuts_of(net, self.graph, ranks) if ranks > 1 else {}
+            own_cuts = cuts_of(net, text, ranks) if ranks > 1 else {}
             fill(net, source, own_cuts, ranks, rank)
             if ranks > 1:
-                tensor_parallel(net, self.graph, self.ranks.group("tp"))
+                tensor_parallel(net, text, self.ranks.group("tp"))
             self.cuts |= own_cuts
-            net.to(self.ranks.device)
             along = self.ranks.group("cp") if self.mesh.cp > 1 else None
-            out[index] = StageLoss(net, self._autocast, self.mesh.data * self.mesh.cp, self.ranks.total, along)
+            encoder, scale = encoder_of(self.graph, seed, kept), self.mesh.data * self.mesh.cp
             # FSDP takes the mean over its ranks, and a batch's loss is a sum of shares: hence the scale
-            sharded(out[index], self.ranks)
+            stage = StageLoss(net, self._autocast, scale, self.ranks.total, along, encoder, self.graph.tie_token_emb)
+            out[index] = stage.to(self.ranks.device)
+            sharded(stage, self.ranks)
         return out
 
     @property
-    def nets(self) -> list[TransformerWrapper]:
+    def nets(self) -> list[nn.Module]:
         """The models that this rank has, each with some of the graph's blocks, and its share of their parameters."""
-        return [stage.wrapper.net for stage in self.stages.values()]
+        return [stage.model for stage in self.stages.values()]
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """This rank's parameters, by the names of one process."""
@@ -224,15 +229,24 @@ class Job:
             raise UserError(f"a batch of {rows} rows cannot be cut into {least} pieces: {pieces}")
         self.ranks.tokens(seq_len)
 
-    def backward(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
+    def backward(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+    ) -> BatchLosses:
         """Add the gradients of a batch's mean loss.
 
         Args:
             tokens: (batch, seq + 1) int, the whole batch, the same on every rank.
             mask: (batch, seq + 1) bool, True = a real token.
+            source: what an encoder reads of each row: (batch, source) tokens, (batch, source, dim_in) vectors or
+                (batch, channels, height, width) images.
+            source_mask: (batch, source) bool.
         """
         self.check_batch(len(tokens), tokens.shape[1] - 1)
-        losses = self._passes(tokens, mask, gradients=True)
+        losses = self._passes(Batch(tokens, mask, source, source_mask), gradients=True)
         average_numbers(self.parameters(), self.ranks)
         if self.mesh.tp > 1:
             for net in self.nets:
@@ -243,27 +257,37 @@ class Job:
             self.shared.sum_gradients(dict(self.named_parameters()))
         return losses
 
-    def loss(self, tokens: Tensor, mask: Tensor | None = None) -> BatchLosses:
+    def loss(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+    ) -> BatchLosses:
         """A batch's mean loss, without gradients and in evaluation mode."""
-        return self._passes(tokens, mask, gradients=False)
+        return self._passes(Batch(tokens, mask, source, source_mask), gradients=False)
 
     def generate(self, prompts: Tensor, seq_len: int, **options: Any) -> Tensor:
-        """What `AutoregressiveWrapper.generate` gives, the same on every rank, with the arguments of that.
+        """What `AutoregressiveWrapper.generate` gives, the same on every rank, with the arguments of that; or what
+        `XTransformer.generate` does, whose prompts are the source.
 
         Raises:
             UserError: along pp no rank has the model from end to end.
         """
-        tokens: Tensor = self._called(lambda wrapper: wrapper.generate(prompts, seq_len, **options))
+        tokens: Tensor = self._called(lambda wrapper: wrapper.generate(prompts, seq_len=seq_len, **options))
         return tokens
 
     def beam_search(self, prompts: Tensor, seq_len: int, beams: int = 4, **options: Any) -> Tensor:
         """What `AutoregressiveWrapper.beam_search` gives, as `generate`."""
-        tokens: Tensor = self._called(lambda wrapper: wrapper.beam_search(prompts, seq_len, beams, **options))
+        options |= {"seq_len": seq_len, "beams": beams}
+        tokens: Tensor = self._called(lambda wrapper: wrapper.beam_search(prompts, **options))
         return tokens
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
         """(batch, seq, logits) of `tokens: (batch, seq)`, in evaluation mode, the same on every rank."""
+        if self.graph.encoder is not None:
+            raise UserError("these are logits of one stream of tokens, and this model has an encoder too")
         for stage in self.stages.values():
             stage.eval()
         tokens = tokens.to(self.ranks.device)
@@ -272,7 +296,7 @@ class Job:
         logits: Tensor = self._called(lambda wrapper: wrapper.net(tokens))
         return logits
 
-    def _called(self, call: Callable[[AutoregressiveWrapper], Any]) -> Any:
+    def _called(self, call: Callable[[Any], Any]) -> Any:
         if self.pipeline is not None:
             raise UserError(f"along pp no rank has the whole model ({self.mesh}): read its checkpoint on another mesh")
         (stage,) = self.stages.values()
@@ -281,10 +305,13 @@ class Job:
         let_go(stage)
         return out
 
-    def _passes(self, tokens: Tensor, mask: Tensor | None, gradients: bool) -> BatchLosses:
+    def _passes(self, batch: Batch, gradients: bool) -> BatchLosses:
+        if (batch.source is None) != (self.graph.encoder is None):
+            raise ValueError("source= is what an encoder reads: give it to a model that has one, and to no other")
         for stage in self.stages.values():
             stage.train(gradients)
-        pieces = self._micro_batches(tokens, mask, gradients)
+        count = self.pipeline.micro if self.pipeline is not None else self.accumulate if gradients else 1
+        pieces = batch.pieces(self.ranks, count, alike=self.pipeline is not None)
         if self.pipeline is not None:
             given = [name for name, value in pieces[0].items() if value is not None]
             self.pipeline.run(gradients, {name: torch.cat([piece[name] for piece in pieces]) for name in given})
@@ -312,56 +339,6 @@ class Job:
         for name, value in (each for held in every for each in held):
             sums[name] = sums.get(name, 0.0) + value
         return BatchLosses(sums.pop(""), sums)
-
-    def _micro_batches(self, tokens: Tensor, mask: Tensor | None, gradients: bool) -> list[dict[str, Any]]:
-        """The rank's rows of each micro-batch and its tokens of these, with their part of the batch's.
-
-        Those of a pipeline are alike in size. A rank without rows of one runs one that does not count, since all ranks
-        gather parameters alike.
-        """
-        targets = int(targets_in(tokens, mask).sum())
-        if not targets:
-            raise ValueError("no token of the batch is a target: it is all padding")
-        along = self.pipeline is not None
-        count = self.pipeline.micro if self.pipeline is not None else self.accumulate if gradients else 1
-        micro = torch.arange(len(tokens), device="cpu", dtype=torch.int64).tensor_split(count)
-        pieces = [rows[self.ranks.rows(len(rows))] for rows in micro]
-        length = max(1, *(len(rows) for rows in pieces)) if along else 1
-        if mask is None and along and any(len(rows) < length for rows in pieces):
-            mask = torch.ones_like(tokens, dtype=torch.bool)
-        part, real = self.ranks.tokens(tokens.shape[1] - 1), tokens.shape[0] * (tokens.shape[1] - 1)
-        real = real if mask is None else int(mask[:, :-1].sum())
-        return [self._piece_of_batch(tokens, mask, part, targets, real, rows, length) for rows in pieces]
-
-    def _piece_of_batch(
-        self, tokens: Tensor, mask: Tensor | None, part: slice, targets: int, real: int, rows: Tensor, length: int
-    ) -> dict[str, Tensor | None]:
-        """
-        Args:
-            part: the rank's tokens of each row.
-            targets, real: of the whole batch.
-            rows: (rows,) int, which are in it.
-            length: how many it has at least.
-        """
-        further = rows.new_full((max(0, length - len(rows)),), -1)
-        places = torch.cat((rows, further))
-        some, seen, before = tokens[places, part.start : part.stop + 1].clone(), None, None
-        some[len(rows) :, 1:] = IGNORED
-        count = len(rows) * (part.stop - part.start)
-        if mask is not None:
-            whole = mask[places].clone()
-            whole[len(rows) :] = False
-            seen, before = whole[:, part.start : part.stop + 1], whole[:, : part.start] if self.mesh.cp > 1 else None
-            count = int(seen[:, :-1].sum())
-        device, dtype = self.ranks.device, torch.get_default_dtype()
-        return {
-            "tokens": some.to(device),
-            "mask": None if seen is None else seen.to(device),
-            "mask_before": None if before is None else before.to(device),
-            "weight": torch.full((1,), 1 / targets, device=device, dtype=dtype),
-            "share": torch.full((1,), count / real, device=device, dtype=dtype),
-            "places": places,
-        }
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.ranks.device.type, self.precision, enabled=self.precision is not None)
@@ -444,11 +421,5 @@ def _blocks(net: Any) -> dict[str, nn.Module]:
 def whole_shapes(graph: BlockGraph) -> dict[str, torch.Size]:
     """The model's parameters as one process has them: names and shapes."""
     with torch.device("meta"):
-        net = lower_stream(graph)
+        net = lower(graph)
     return {name: parameter.shape for name, parameter in net.named_parameters()}
-
-
-def targets_in(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """(batch, seq) bool, which tokens are predicted."""
-    counted = tokens[:, 1:] != IGNORED
-    return counted if mask is None else counted & mask[:, 1:] & mask[:, :-1]

@@ -118,8 +118,9 @@ class Pipeline:
     def _stage(self, index: int, layouts: Sequence[CutLayout | None]) -> PipelineStage:
         before, after = layouts[index - 1] if index else None, layouts[index]
         scalar = (torch.zeros((), device="meta", dtype=torch.get_default_dtype(), requires_grad=True),)
+        stage: nn.Module = self.stages[index]
         return PipelineStage(
-            self.stages[index],
+            Unknown(stage) if self.ranks.mesh.shards > 1 else stage,
             index,
             self.count,
             self.ranks.device,
@@ -154,6 +155,23 @@ class Pipeline:
         stage.found.clear()
         let_go(stage)
         return stage.layout
+
+
+class Unknown(nn.Module):
+    """A stage that torch's schedules do not know for one of FSDP.
+
+    Of one that they know they keep parameters gathered, and gradients whole, until the last micro-batch has gone back.
+    So each micro-batch gathers, sums and lets go, as without a pipeline. Where each rank has all parameters there is
+    nothing to let go, and one sum a step is enough.
+    """
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, *received: Tensor, **inputs: Tensor) -> Any:
+        """See `StageLoss`."""
+        return self.stage(*received, **inputs)
 
 
 def _as_it_is(output: Tensor, target: Tensor) -> Tensor:

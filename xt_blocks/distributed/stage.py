@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from ..blocks.norms import norm
 from ..generation.autoregressive import AutoregressiveWrapper
+from ..generation.seq2seq import XTransformer
 from ..kernels.batch_rows import BatchRows, rows_of_batch
 from ..kernels.cross_entropy import Target
 from ..models.transformer import TransformerWrapper
 from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.context import ForwardContext
 from ..runtime.recompute import parts_of
+from ..runtime.seeds import seed_for
 from ..runtime.stack import Stack
 from .context import GatheredCache
 
@@ -145,10 +147,23 @@ class SummedLoss(AutoregressiveWrapper):
         return super()._wanted(target)._replace(reduction="sum")
 
 
+class SummedPair(XTransformer):
+    """An encoder, and a decoder whose loss is the sum over targets."""
+
+    wrapper_class = SummedLoss
+    decoder: SummedLoss
+
+
 class StageLoss(nn.Module):
     """A stage's part of the loss of some rows; the outermost module on a rank.
 
+    Args:
+        net: the stage's model, of the text that is predicted.
+        encoder: of what that text is written from; None: it is of nothing but itself.
+        tied: one embedding serves both.
+
     Attributes:
+        wrapper: both, or the model alone.
         along: the ranks that have other tokens of the same rows; None: there are none.
         autocast: a context of its passes.
         scale: factor of the objective.
@@ -166,9 +181,13 @@ class StageLoss(nn.Module):
         scale: float,
         total: Callable[[Tensor], Tensor],
         along: dist.ProcessGroup | None = None,
+        encoder: Any = None,
+        tied: bool = False,
     ) -> None:
         super().__init__()
-        self.wrapper = SummedLoss(net)
+        self.wrapper: SummedLoss | SummedPair = SummedLoss(net)
+        if encoder is not None:
+            self.wrapper = SummedPair.from_models(encoder, net, tie_token_emb=tied)
         self.autocast, self.scale, self.total, self.along = autocast, scale, total, along
         self.seed: int | None = None
         self.found: list[dict[str, Tensor]] = []
@@ -176,8 +195,18 @@ class StageLoss(nn.Module):
         self.source: CutLayout | None = None
 
     @property
+    def writer(self) -> SummedLoss:
+        """What predicts the text."""
+        return self.wrapper.decoder if isinstance(self.wrapper, SummedPair) else self.wrapper
+
+    @property
+    def model(self) -> nn.Module:
+        """What has the names of one process."""
+        return self.wrapper if isinstance(self.wrapper, SummedPair) else self.wrapper.net
+
+    @property
     def stack(self) -> StageStack:
-        return self.wrapper.net.attn_layers
+        return self.writer.net.attn_layers
 
     def forward(
         self,
@@ -188,7 +217,10 @@ class StageLoss(nn.Module):
         weight: Tensor | None = None,
         share: Tensor | None = None,
         places: Tensor | None = None,
-        call: Callable[[AutoregressiveWrapper], Any] | None = None,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        source_share: Tensor | None = None,
+        call: Callable[[Any], Any] | None = None,
     ) -> Any:
         """
         Args:
@@ -199,7 +231,10 @@ class StageLoss(nn.Module):
             weight: (1,) a target's part of those of the batch.
             share: (1,) the part of the batch's tokens that these are.
             places: (rows,) int, their places in the batch, on the CPU; -1 of one that does not count.
-            call: what to do with the model in place of a loss, while its parameters are here.
+            source: what the encoder reads of each row, (rows, ...).
+            source_mask: (rows, source) bool.
+            source_share: (1,) the part of the batch's source that this is.
+            call: what to do with the wrapper in place of a loss, while its parameters are here.
 
         Returns:
             what crosses the cut after it, a tuple of tensors; of the last stage, the objective.
@@ -214,10 +249,11 @@ class StageLoss(nn.Module):
         self.stack.received = values
         rows, seq = tokens.shape[0], tokens.shape[1] - 1
         if self.along is not None:
-            self.wrapper.net.earlier = GatheredCache(self.along, rows, seq, self.stack.kept, mask_before)
+            self.writer.net.earlier = GatheredCache(self.along, rows, seq, self.stack.kept, mask_before)
+        read, of_source = self._encoded(source, source_mask, places)
         with auxiliary_losses() as further, self.autocast(), rows_of_batch(self._rows(places, seq)):
-            loss = self.wrapper(tokens, mask=mask)
-        self.wrapper.net.earlier = None
+            loss = self.writer(tokens, mask=mask, **read)
+        self.writer.net.earlier = None
         own = further.by_name()
         names = (own | earlier) if self.layout is None else self.layout.losses
         zero = torch.zeros((), device=tokens.device, dtype=torch.float32, requires_grad=torch.is_grad_enabled()) * 1.0
@@ -230,13 +266,16 @@ class StageLoss(nn.Module):
         self.stack.received = {}
         parts = {"": (loss - sum(own.values()) if own else loss) * weight[0]}
         parts |= {name: value * share[0] for name, value in added.items()}
+        for name, value in of_source.items():
+            assert source_share is not None
+            parts[name] = parts.get(name, zero) + value * source_share[0]
         self.found.append({name: value.detach() for name, value in parts.items()})
         return sum(parts.values()) * self.scale
 
     def passed(self, received: dict[str, Any], tokens: Tensor) -> Any:
         """What the stage sends of `tokens: (batch, seq)`, or the last one's logits, on the CPU; without gradients."""
 
-        def run(wrapper: AutoregressiveWrapper) -> Any:
+        def run(wrapper: SummedLoss) -> Any:
             self.stack.received = _mapped(received, lambda value: _moved(value, tokens.device))
             with self.autocast():
                 logits = wrapper.net(tokens)
@@ -245,6 +284,20 @@ class StageLoss(nn.Module):
 
         with torch.no_grad():
             return self(call=run)
+
+    def _encoded(
+        self, source: Tensor | None, mask: Tensor | None, places: Tensor | None
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What the text's model reads of the source, and what the encoder's blocks add to the loss, by name."""
+        if not isinstance(self.wrapper, SummedPair):
+            return {}, {}
+        assert source is not None
+        rows = self._rows(places, 0)
+        if rows is not None and self.seed is not None:
+            rows.seed = seed_for("encoder", self.seed)  # its blocks have the names of the decoder's
+        with auxiliary_losses() as further, self.autocast(), rows_of_batch(rows):
+            context, context_mask = self.wrapper.encode(source, mask)
+        return {"context": context, "context_mask": context_mask}, further.by_name()
 
     def _rows(self, places: Tensor | None, seq: int) -> BatchRows | None:
         if places is None:
