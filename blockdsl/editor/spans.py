@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..api import compile
 from ..errors import Span
+from ..graph.written import is_edited
 from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec
 from ..language.pattern import Pattern, parse
 
@@ -16,13 +18,24 @@ def spans(of: BlockGraph | Pattern | str) -> dict[str, list[Span]]:
     """Node of the graph, as drawings name it → the places in the text that it comes from.
 
     The first place is the block itself or, of a macro's, the call. Of two streams, nodes are named `encoder.a0` and
-    `decoder.a0`. A sum of parallel branches is where its branches are. Of a graph the text is its `pattern`.
+    `decoder.a0`. A sum of parallel branches is where its branches are. Of a graph the text is its `pattern`: of an edited
+    one the text that it has now.
 
     Raises:
-        PatternError: the text is at fault.
+        PatternError: the text is at fault, or the graph was edited into one that has none.
     """
-    text = of if isinstance(of, str | Pattern) else of.pattern
-    return nodes_of(parse(text) if isinstance(text, str) else text)
+    if isinstance(of, str | Pattern):
+        return nodes_of(parse(of) if isinstance(of, str) else of)
+    pattern = parse(of.pattern)
+    found = nodes_of(pattern)
+    if not is_edited(of.nx):
+        return found
+    written = compile(pattern)  # its nodes are called as the text would call them
+    halves = [("", written.diff(of))]
+    if (encoder := halves[0][1].encoder) is not None:
+        halves = [("encoder.", encoder), ("decoder.", halves[0][1])]
+    called = {f"{side}{old}": f"{side}{new}" for side, diff in halves for old, new in diff.pairs}
+    return {called[node]: places for node, places in found.items()}
 
 
 def nodes_of(pattern: Pattern) -> dict[str, list[Span]]:

@@ -23,7 +23,7 @@ def check(graph: Graph) -> None:
     """Whether a graph can be lowered.
 
     Raises:
-        GraphError: it cannot; the message lists every fault.
+        GraphError: it cannot; the message says how many faults there are and lists each.
     """
     _refuse("the graph cannot be lowered", faults(graph))
 
@@ -39,7 +39,8 @@ def check_readable(graph: Graph) -> None:
 
 def _refuse(what: str, found: list[Finding]) -> None:
     if found:
-        raise GraphError("\n".join([f"{what}:", *(f"  {fault}" for fault in found)]))
+        count = f" {len(found):,} faults" if len(found) > 1 else ""
+        raise GraphError("\n".join([f"{what}:{count}", *(f"  {fault}" for fault in found)]))
 
 
 def faults(graph: Graph, groups: tuple[tuple[Rule, ...], ...] | None = None) -> list[Finding]:

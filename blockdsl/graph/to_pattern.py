@@ -73,6 +73,7 @@ class _Writer:
     def __init__(self, graph: Graph, taken: Collection[str] = ()) -> None:
         self.graph = graph
         self.rank = {node: i for i, node in enumerate(graph.order())}
+        self.end, self.last = graph.end, len(graph.stages) - 1  # found by going through all nodes
         self.seen: set[str] = set()
         self.items: list[_Item] = []
         self.place = {graph.start: 0}  # node of the stream → how many items lead to it
@@ -222,7 +223,7 @@ class _Writer:
                     raise NoText(f"a branch of {item.sum} is in stage {other}, and its sum in stage {stage}")
             return stage
         node = item.target if isinstance(item, _Skip) else item
-        return len(self.graph.stages) - 1 if node == self.graph.end else self.graph.nx.nodes[node]["stage"]
+        return self.last if node == self.end else self.graph.nx.nodes[node]["stage"]
 
     def _spec(self, item: _Item, answers: dict[_Reader, tuple[str, str | int]]) -> Spec:
         if isinstance(item, _Branches):

@@ -206,6 +206,22 @@ def test_spans_name_every_node_of_the_graph_and_nothing_else(text: str) -> None:
         assert written.startswith({"read": "<", "sum": ""}.get(attrs["type"], attrs.get("kind"))) or "(" in written
 
 
+def test_spans_of_an_edited_graph_are_those_of_the_text_it_has_now() -> None:
+    g = blockdsl.compile("(a f)*3", dim=16, heads=2)
+    g.insert("f1", "f(glu)")
+    g.remove("a4")
+    text, found = g.pattern, editor.spans(g)
+    assert found.keys() == {*g.nodes("block")}
+    (new,) = {*g.nodes("block")} - {"a0", "f1", "a2", "f3", "f5"}
+    ((start, end),) = found[new]
+    assert text[start:end] == "f(glu)"
+    assert [text[span.start : span.end] for node in ("a0", "a2", "f5") for span in found[node]] == ["a", "a", "f"]
+    whole = blockdsl.compile("(a f)*2 => (a c f)*2", dim=16, heads=2)
+    whole.replace("f2", "f(glu)")
+    assert "decoder.f2" in editor.spans(whole)
+    assert "encoder.a0" in editor.spans(whole)
+
+
 def test_values_turn_into_json() -> None:
     text = "a ^u att f"
     found = {

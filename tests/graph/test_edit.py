@@ -79,7 +79,7 @@ def test_a_block_removed_without_a_new_edge_is_refused_at_both_ends_of_the_gap()
     with pytest.raises(GraphError) as error:
         xt_blocks.lower(g)
     assert str(error.value) == (
-        "the graph cannot be lowered:\n"
+        "the graph cannot be lowered: 2 faults\n"
         "  a0: nothing reads its output\n"
         "    g.nx.add_edge('a0', 'a2')\n"
         "  a2: reads no stream\n"

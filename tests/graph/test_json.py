@@ -34,7 +34,7 @@ def test_a_graph_without_attributes_of_today_says_which() -> None:
     with pytest.raises(GraphError) as caught:
         BlockGraph.from_json(json.dumps(value))
     assert str(caught.value) == (
-        "the graph cannot be lowered:\n  input: has no attribute emb_dim, post_emb_norm\n"
+        "the graph cannot be lowered: 3 faults\n  input: has no attribute emb_dim, post_emb_norm\n"
         "    g.nx.nodes['input'].update(emb_dim=None, post_emb_norm=False)\n"
         "  output: has no attribute logits_dim\n    g.nx.nodes['output'].update(logits_dim=None)\n"
         "  output: unknown attribute 'vocabulary'; to keep a note of your own, call it '_vocabulary'\n"

@@ -15,6 +15,7 @@ from tests.properties.models import SIZES, TOKENS
 from tests.properties.models import Model as AnyModel
 from tests.properties.models import models as any_models
 
+from ..work import LINEAR, growth
 from .patterns import Model, models
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=[*HealthCheck])
@@ -46,6 +47,16 @@ def test_every_pattern_comes_back(model: Model) -> None:
 def test_every_option_comes_back(model: AnyModel) -> None:
     g = blockdsl.compile(model.text, **(SIZES | model.settings | TOKENS | model.around))
     assert blockdsl.compile(g.to_pattern()) == g
+
+
+def test_the_text_of_an_edited_graph_is_found_in_linear_time() -> None:
+    def edited(size: int) -> BlockGraph:
+        g = graph(f"(a f)*{size}")
+        g.replace("f1", "f(glu)")
+        return g
+
+    graphs = {size: edited(size) for size in (100, 200)}
+    assert growth(lambda size: graphs[size].to_pattern(), 100) < LINEAR
 
 
 def _edit(g: BlockGraph, order: random.Random) -> None:
