@@ -13,6 +13,46 @@ from ..registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS, pair
 if TYPE_CHECKING:
     from ..graph.graph import Graph
 
+# What each says where it is set, or is true; and where it is false.
+MODEL_WORDS = {
+    "emb_dim": ("embedding of {} features", ""),
+    "num_token_types": ("{} token types", ""),
+    "pos_offset": ("positions from {} on", ""),
+    "embed_scale": ("embedding × {}", ""),
+    "l2norm_embed": ("embedding of unit length", ""),
+    "post_emb_norm": ("LayerNorm after it", ""),
+    "emb_frac_gradient": ("{} of the embedding's gradient", ""),
+    "emb_dropout": ("embedding dropout {}", ""),
+    "num_memory_tokens": ("{} memory tokens", ""),
+    "max_mem_len": ("memories of {} tokens", ""),
+    "shift_mem_down": ("memories {} layers down", ""),
+    "conv_stem": ("two convolutions", ""),
+    "crop": ("cropped to whole patches", ""),
+    "patch_norm": ("patch norm", "no patch norm"),
+    "patch_bias": ("patch bias", "no patch bias"),
+    "class_token": ("class token", ""),
+    "mask_token": ("mask token", ""),
+    "pos_antialias": ("positions interpolated with antialiasing", ""),
+    "num_register_tokens": ("{} register tokens", ""),
+    "logits_scale": ("logits × {}", ""),
+    "logits_bias": ("bias of the logits", "no bias of the logits"),
+    "logits_softcap": ("logits softcap {}", ""),
+    "logits_transform": ("linear, {}, LayerNorm before the logits", ""),
+    "logits_transform_bias": ("bias of that linear layer", "no bias of that linear layer"),
+    "squeeze_out_last_dim": ("a number each", ""),
+    "pool": ("pooled: {}", ""),
+    "end_token": ("at token {}", ""),
+    "num_cls_tokens": ("{} class tokens", ""),
+    "pooler": ("linear, tanh of the pooled", ""),
+    "dim_out_bias": ("bias", "no bias"),
+    "num_pooled_tokens": ("{} pooled vectors", ""),
+    "pool_heads": ("{} pooling heads", ""),
+    "pool_dim_head": ("pooling heads of {}", ""),
+    "pool_bias": ("biases of pooling", "no biases of pooling"),
+    "pool_inner": ("feedforward of {} after it", ""),
+    "pool_activation": ("its activation {}", ""),
+}
+
 _SAID = {"num_tokens", "max_seq_len", "dim_in", "image_size", "patch_size", "channels", "num_classes", "dim_out"}
 
 
@@ -52,7 +92,13 @@ def output_options(graph: Graph) -> list[str]:
 
 def _set(declared: tuple[Option, ...], attrs: dict[str, Any]) -> list[str]:
     others = {o.name: attrs[o.name] for o in declared if o.name not in _SAID and attrs[o.name] != o.default}
-    return [name if value is True else f"{name}={_short(value)}" for name, value in others.items()]
+    return [_in_words(name, value) for name, value in others.items()]
+
+
+def _in_words(name: str, value: Any) -> str:
+    """An option of the model, as a reader of the picture would say it and not as a pattern does."""
+    on, off = MODEL_WORDS[name]
+    return off if value is False else on.format(_short(value))
 
 
 def _short(value: Any) -> str:

@@ -18,8 +18,8 @@ def spans(of: BlockGraph | Pattern | str) -> dict[str, list[Span]]:
     """Node of the graph, as drawings name it → the places in the text that it comes from.
 
     The first place is the block itself or, of a macro's, the call. Of two streams, nodes are named `encoder.a0` and
-    `decoder.a0`. A sum of parallel branches is where its branches are. Of a graph the text is its `pattern`: of an edited
-    one the text that it has now.
+    `decoder.a0`. A sum of parallel branches is where its branches are. Of a graph the text is its `pattern`: that of an
+    edited one is the text that it has now.
 
     Raises:
         PatternError: the text is at fault, or the graph was edited into one that has none.
@@ -31,10 +31,9 @@ def spans(of: BlockGraph | Pattern | str) -> dict[str, list[Span]]:
     if not is_edited(of.nx):
         return found
     written = compile(pattern)  # its nodes are called as the text would call them
-    halves = [("", written.diff(of))]
-    if (encoder := halves[0][1].encoder) is not None:
-        halves = [("encoder.", encoder), ("decoder.", halves[0][1])]
-    called = {f"{side}{old}": f"{side}{new}" for side, diff in halves for old, new in diff.pairs}
+    diff = written.diff(of)
+    halves = {"": diff} if diff.encoder is None else {"encoder.": diff.encoder, "decoder.": diff}
+    called = {f"{side}{old}": f"{side}{new}" for side, own in halves.items() for old, new in own.pairs}
     return {called[node]: places for node, places in found.items()}
 
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import blockdsl
 from blockdsl import BlockGraph
+from blockdsl.draw import ends
+from blockdsl.registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS
 
 from ..work import LINEAR, growth
 from .patterns import Model, models
@@ -349,12 +351,24 @@ def test_what_is_around_the_stack() -> None:
     }
     lines = graph("a", **settings).to_text().splitlines()
     assert lines[1] == (
-        "input · 300 tokens, up to 9 a row · emb_dim=6 · post_emb_norm · emb_dropout=0.1 · num_memory_tokens=2"
-        " · sinusoidal positions"
+        "input · 300 tokens, up to 9 a row · embedding of 6 features · LayerNorm after it · embedding dropout 0.1"
+        " · 2 memory tokens · sinusoidal positions"
     )
     assert lines[-1] == "output · LayerNorm · 1,000 logits"
     text = graph("a", num_tokens=300, max_seq_len=9, return_only_embed=True).to_text()
     assert text.endswith("\noutput · LayerNorm")
+
+
+def test_settings_of_the_model_are_said_in_words_and_not_as_a_pattern_has_them() -> None:
+    declared = [option for option in (*INPUT_OPTIONS, *OUTPUT_OPTIONS) if option.name not in ends._SAID]
+    assert {option.name for option in declared} == ends.MODEL_WORDS.keys()
+    assert all(
+        ends.MODEL_WORDS[option.name][1] for option in declared if option.type is bool and option.default is not False
+    )
+    tokens = {"num_tokens": 300, "max_seq_len": 9}
+    tied = graph("a", **tokens, tie_embedding=True, logits_scale=1).to_text().splitlines()[-1]
+    assert tied.endswith("(tied to the embedding) · logits × 1")
+    assert graph("a", **tokens, logits_bias=False).to_text().endswith(" · no bias of the logits")
 
 
 def test_nested_repeats() -> None:
