@@ -46,6 +46,7 @@ RIGHT = {
     "blockdsl/graph/diff.py": {"pairs"},
     "blockdsl/draw/beside.py": {"pairs"},
     "blockdsl/draw/changes.py": {"pairs"},
+    "blockdsl/editor/spans.py": {"pairs"},
     "blockdsl/graph/json.py": {"pairs"},  # a keyword of json.loads
     "xt_blocks/distributed/shard.py": {"mixed"},  # torch's MixedPrecisionPolicy
     "xt_blocks/kernels/scores/talking_heads.py": {"behind"},  # a key of old state dicts
