@@ -49,13 +49,9 @@ def of_a_rank(mesh: str, path: Path) -> dict[str, Tensor]:
                 job.load(path, muon)
             job.backward(batch(step))
             muon.step()
-            job_zero(job)
+            for parameter in job.parameters():
+                parameter.grad = None
         return gathered(job, muon)
-
-
-def job_zero(job: Any) -> None:
-    for parameter in job.parameters():
-        parameter.grad = None
 
 
 def of_one_process() -> dict[str, Tensor]:

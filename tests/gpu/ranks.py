@@ -69,9 +69,9 @@ def along(axis: str, options: Options) -> dict[str, float]:
 
 
 def meshes(axis: str, ranks: int) -> list[str]:
-    """All ranks along an axis; and from four on, two of them along it and the others along each other one."""
-    pairs = [f"{axis}=2,{other}={ranks // 2}" for other in AXES if other != axis] if ranks > 2 else []
-    return [f"{axis}={ranks}", *pairs]
+    """All ranks along an axis; and from four on, two of them along it and the others along each one after it."""
+    after = [*AXES][[*AXES].index(axis) + 1 :] if ranks > 2 else []
+    return [f"{axis}={ranks}", *(f"{axis}=2,{other}={ranks // 2}" for other in after)]
 
 
 def graph(quick: bool) -> BlockGraph:

@@ -120,7 +120,7 @@ class Pipeline:
         scalar = (torch.zeros((), device="meta", dtype=torch.get_default_dtype(), requires_grad=True),)
         stage: nn.Module = self.stages[index]
         return PipelineStage(
-            Unknown(stage) if self.ranks.mesh.shards > 1 else stage,
+            PlainStage(stage) if self.ranks.mesh.shards > 1 else stage,
             index,
             self.count,
             self.ranks.device,
@@ -157,7 +157,7 @@ class Pipeline:
         return stage.layout
 
 
-class Unknown(nn.Module):
+class PlainStage(nn.Module):
     """A stage that torch's schedules do not know for one of FSDP.
 
     Of one that they know they keep parameters gathered, and gradients whole, until the last micro-batch has gone back.
