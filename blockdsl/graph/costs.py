@@ -77,9 +77,7 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
     start = plain_values(graph.nx.nodes[graph.start])
     context = sizes.context if (encoder := graph.encoder) is None else row_length(encoder, sizes.context)
     sizes = sizes._replace(seq=row_length(graph, sizes.seq), context=context)
-    beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
-    beside += cls_tokens(graph.nx.nodes[graph.end])
-    stream = sizes._replace(seq=sizes.seq + beside)
+    stream = sizes._replace(seq=sizes.seq + learned_tokens(graph))
     alike: dict[Hashable, Cost] = {}
     for node, attrs in graph.nx.nodes(data=True):
         node_type = attrs["type"]
@@ -239,6 +237,13 @@ def _linear(features: int, width: int, rows: int, bias: bool = True) -> Cost:
 def _conv(features: int, width: int, places: int) -> Cost:
     """Of a convolution over 3 places with a bias, for so many places of its result."""
     return Cost(parameters=(3 * features + 1) * width, flops=2 * places * 3 * features * width)
+
+
+def learned_tokens(graph: Graph) -> int:
+    """How many a row has beside its own: memory, register and class tokens."""
+    start = graph.nx.nodes[graph.start]
+    beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
+    return whole("learned tokens", beside + cls_tokens(graph.nx.nodes[graph.end]), 0)
 
 
 def row_length(graph: Graph, seq_len: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..graph.costs import learned_tokens
 from ..graph.state import kept, why_by_length
 from ..registry.kinds import kind_of
 
@@ -21,8 +22,7 @@ def why_whole_rows(graph: Graph) -> str | None:
         return "an encoder with its decoder"
     if reason := graph.why_not_cached():
         return reason
-    start = graph.nx.nodes[graph.start]
-    if start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]:
+    if learned_tokens(graph):
         return "learned tokens are in front of each row"
     for node, own in kept(graph).items():
         if any(piece.per == "row" and not piece.tail for piece in own.pieces.values()):

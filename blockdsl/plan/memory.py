@@ -3,18 +3,24 @@
 Owns counting, in numbers of one row; bytes, micro-batches and the shares of ranks are `plan`'s.
 
 What is saved follows from each kind's `saved`, its norms, and the streams that norms read. It was held against what
-torch saves on a CPU; the tests say how close it is, by kind. Left out, and small beside it: rotations, masks, what
-token shifts, several residual streams and dropout of whole branches save.
+torch saves; the tests say how close it is, by option. Left out, and small beside it: rotations, masks, and what is
+saved once a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..graph.costs import learned_tokens, row_length
+from ..graph.nodes import carried
 from ..registry.kinds import Sizes, kind_of
-from ..registry.norms import final_norm, norms_of
+from ..registry.norms import norms_of, widths
+from ..registry.reads import JOINS
+from ..registry.residual_streams import mixing_saved
+from .around import beside_saved, entering_saved, head_saved, leaving_saved
+from .stages import stages
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -42,6 +48,17 @@ class Activations:
     working: int
     unknown: tuple[str, ...]
 
+    def beside(self, other: Activations) -> Activations:
+        """Those of two parts that are kept at once, of which one at a time is computed again."""
+        working = max(self, other, key=lambda each: each.working_streams + each.working)
+        return Activations(
+            self.streams + other.streams,
+            self.held + other.held,
+            working.working_streams,
+            working.working,
+            tuple(dict.fromkeys(self.unknown + other.unknown)),
+        )
+
     def bytes(self, in_flight: float, stream: int, item: int) -> float:
         """Of so many rows at once, where a number of a stream has `stream` bytes, and one within blocks `item`."""
         held = stream * self.streams + item * self.held
@@ -58,10 +75,12 @@ class StageMemory:
     """
 
     def __init__(self, graph: Graph, tokens: int, context: int) -> None:
-        self.graph = graph
-        start = graph.nx.nodes[graph.start]
-        beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
-        self.sizes = Sizes(1, tokens + beside, context)
+        self.graph, self.tokens = graph, tokens
+        encoder = graph.encoder
+        self.sizes = Sizes(
+            1, tokens + learned_tokens(graph), context if encoder is None else row_length(encoder, context)
+        )
+        self.encoder = None if encoder is None else StageMemory(encoder, self.sizes.context, 0)
         self.stream = self.sizes.seq * graph.dim * graph.residual_streams
         known: dict[Any, tuple[float, str]] = {}  # blocks that are alike save alike
         self.blocks = {node: self._of_block(node, known) for node in graph.nodes("block")}
@@ -83,57 +102,61 @@ class StageMemory:
             working = max(map(self._within, by_stage), key=sum)
         if checkpointing != "none":
             held = len(_inputs_of(graph, nodes, by_block=checkpointing == "block")), 0.0
-        streams, inside = held[0] * self.stream, held[1]
+        streams, inside = held[0] * self.stream, held[1] + beside_saved(graph, part.beside, self.tokens)
         if any(graph.node_type(source) == "context" for node in nodes for source in graph.sources(node, "context")):
             streams += self.sizes.context * graph.dim_context
+        if part.index == 0:
+            streams += entering_saved(graph, self.tokens)
         if last:
-            streams, inside = streams + self._of_norm(), inside + self._of_logits(logits)
-        return Activations(streams, round(inside), working[0] * self.stream, round(working[1]), unknown)
+            streams += leaving_saved(graph, self.sizes.seq)
+            inside += head_saved(graph, self.sizes.seq, logits)
+        own = Activations(streams, round(inside), working[0] * self.stream, round(working[1]), unknown)
+        return own if self.encoder is None else own.beside(self.encoder.whole(checkpointing))
+
+    def whole(self, checkpointing: Checkpointing, logits: bool = False) -> Activations:
+        """The same of all blocks, as one stage."""
+        return self.saved(stages(self.graph, 1)[0], True, checkpointing, logits)
 
     def _within(self, nodes: Sequence[str]) -> tuple[int, float]:
-        """Of steps that are not computed again: how many streams their norms read, and what their modules save."""
-        read = set()
+        """Of steps that are not computed again: how many streams norms and reads save, and numbers beside these."""
+        streams, inside = set(), 0.0
         for node in nodes:
-            if node in self.blocks and norms_of(self.graph.block(node)["options"]).stream is not None:
-                read |= {*self.graph.sources(node, "stream")}
-        return len(read), sum(self.blocks[node][0] for node in nodes if node in self.blocks)
+            if node in self.blocks:
+                keeps: tuple[str, ...] = (
+                    ("stream",) if norms_of(self.graph.block(node)["options"]).stream is not None else ()
+                )
+                inside += self.blocks[node][0]
+            elif self.graph.node_type(node) == "read":
+                join, values = JOINS[self.graph.nx.nodes[node]["join"]], len(self.graph.sources(node, "read"))
+                keeps = join.keeps
+                inside += self.sizes.seq * self.graph.residual_streams * join.saved(self.graph.dim, values)
+            else:
+                continue
+            streams |= {source for what in keeps for source in self.graph.sources(node, what)}
+        return len(streams), inside
 
     def _of_block(self, node: str, known: dict[Any, tuple[float, str]]) -> tuple[float, str]:
         """Numbers that a block saves beside the stream that it reads; and its kind's title if that does not say."""
-        attrs = self.graph.block(node)
-        positions = {self.graph.nx.nodes[source]["scheme"] for source in self.graph.sources(node, "position")}
-        key = (attrs["kind"], *attrs["options"].items(), *sorted(positions))
+        graph, attrs = self.graph, self.graph.block(node)
+        given = {what for _, _, edge in graph.nx.out_edges(node, data=True) for what in carried(edge)} & {"scores"}
+        inputs = given | {what for what in ("scores", "normed") if graph.sources(node, what)}
+        schemes = {graph.nx.nodes[source]["scheme"] for source in graph.sources(node, "position")}
+        inputs |= {"rotary" if scheme == "rotary" else "bias" for scheme in schemes}
+        key = (attrs["kind"], *attrs["options"].items(), *sorted(inputs))
         if key not in known:
-            kind = kind_of(attrs["kind"])
-            options = self.graph.completed(node)
-            inputs = {"rotary" if scheme == "rotary" else "bias" for scheme in positions}
+            kind, options = kind_of(attrs["kind"]), graph.completed(node)
             norms = norms_of(vars(options))
-            # a norm's statistics; those after the layer save their input too, which nothing else does
-            around = sum(2 if "layernorm" in norm.name else 1 for norm in norms if norm is not None)
-            around += sum(self.graph.dim for norm in (norms.output, norms.sum) if norm is not None)
-            around += options.dim_in - self.graph.dim  # what it reads beside the stream, concatenated
-            around += self.graph.dim * _further_streams(attrs["options"])
+            # a norm's own; those after the layer save their input too, which nothing else does
+            around = sum(norm.saved(width) for norm, width in zip(norms, widths(options), strict=True) if norm)
+            around += sum(graph.dim for norm in (norms.output, norms.sum) if norm is not None)
+            around += options.dim_in - graph.dim  # what it reads beside the stream, concatenated
+            around += mixing_saved(options) - graph.dim * ("normed" in inputs)  # which the other block saves
+            around += sum(
+                o.saved(options) for o in kind.all_options() if o.saved and vars(options)[o.name] != o.default
+            )
             own = 0.0 if kind.saved is None else kind.saved(options, self.sizes, inputs)
             known[key] = around * self.sizes.seq + own, kind.title if kind.saved is None else ""
         return known[key]
-
-    def _of_norm(self) -> int:
-        """The final norm's input and statistics."""
-        norm = final_norm(self.graph.nx.nodes[self.graph.end])
-        return 0 if norm is None else self.sizes.seq * (self.graph.dim + (2 if "layernorm" in norm.name else 1))
-
-    def _of_logits(self, logits: bool) -> int:
-        """What the head reads, and what the loss reads of the logits."""
-        count = self.graph.nx.nodes[self.graph.end]["logits_dim"]
-        return 0 if count is None else self.sizes.seq * (self.graph.dim + (int(count) if logits else 0))
-
-
-def _further_streams(options: Mapping[str, Any]) -> int:
-    """Numbers that a block saves for each of the stream beside its layer: of what scales, gates or drops its output."""
-    scaled = options.get("layer_scale") is not None or options.get("use_adaptive_layerscale")
-    adaptive = options.get("use_adaptive_layernorm") or options.get("use_adaptive_rmsnorm")
-    dropped, gated = options.get("sublayer_dropout", 0) > 0, options.get("gate_residual")
-    return bool(scaled) + bool(adaptive) + bool(dropped) + 7 * bool(gated)
 
 
 def _inputs_of(graph: Graph, nodes: Sequence[str], by_block: bool) -> set[str]:

@@ -24,6 +24,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..graph.costs import learned_tokens
 from ..graph.state import kept
 from ..registry.kinds import Sizes, kind_of
 from ..registry.split import Split
@@ -62,9 +63,7 @@ def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int) -> in
 
     Keys and values cross with the values of the tokens alone, which are the same where nothing stands before them.
     """
-    start = graph.nx.nodes[graph.start]
-    beside = start["num_memory_tokens"] + start["num_register_tokens"] + start["class_token"]
-    rows, tokens = sizes.batch, sizes.seq + beside
+    rows, tokens = sizes.batch, sizes.seq + learned_tokens(graph)
     if value.carries == "stream":
         return 4 * rows * tokens * graph.dim * graph.residual_streams
     if value.carries in ("normed", "injected"):

@@ -12,3 +12,15 @@ ACTIVATIONS: dict[str, str] = {
     "tanh": "tanh",
     "sigmoid": "sigmoid",
 }
+
+SAVED_BY_ACTIVATIONS = {
+    "gelu": 1,
+    "gelu_tanh": 1,
+    "quick_gelu": 2,
+    "relu": 0,
+    "relu_squared": 1,
+    "silu": 1,
+    "tanh": 0,
+    "sigmoid": 0,
+}
+"""Activation → how many numbers it saves for the backward pass beside what it gives, its input among them."""

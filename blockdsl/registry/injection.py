@@ -42,3 +42,8 @@ def injection_shapes(dim: int, gate: bool) -> dict[str, tuple[int, ...]]:
     """The parameters of a stack that injects its input, by name."""
     project: dict[str, tuple[int, ...]] = {"project.weight": (dim, dim)}
     return project | ({"gate.weight": (1, dim)} if gate else {})
+
+
+def injection_saved(dim: int, gate: bool) -> int:
+    """Numbers of a token that a stack saves which injects its input: that, and the gate with what it multiplies."""
+    return dim + (dim + 1) * gate

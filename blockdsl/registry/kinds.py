@@ -135,8 +135,8 @@ class Kind:
         shown: names of options that drawings show wherever they are not none, as how many experts there are.
         gives: what its blocks hand to later ones beside the stream, for options that take a label, `Option.reads`. A
             block of which some of it is read gets the input `gives`, the names, and returns `LayerOutput.gives`.
-        saved: options, sizes, the inputs that a block has → numbers that its module saves for the backward pass, its
-            own input among them; None: unknown, and plans leave it out.
+        saved: options, sizes, the inputs that a block has, and "scores" if others read its own → numbers that its
+            module saves for the backward pass, its own input among them; None: unknown, and plans leave it out.
         given_sizes: options → of what it gives or reads of that, the sizes in words, in which two blocks must agree;
             or a sentence on why a block with these options gives none.
         split: its completed options and a number of ranks → the share of one rank, or a sentence on why it is whole on
@@ -329,6 +329,22 @@ def twice_if_bidirectional(kind: Kind) -> dict[str, _Formula]:
 OF_ALL_BLOCKS = (*STREAM_OPTIONS, *INJECTION_OPTIONS)
 """Options that the blocks of a stack have alike; settings say them, and no block by itself."""
 
+
+def _features(o: Any) -> int:
+    """Saved of a token by what multiplies the branch by feature: the branch."""
+    return int(o.dim)
+
+
+def _of_orthogonal(o: Any) -> int:
+    """The branch, its product with the stream, the stream's length and their ratio."""
+    return int(o.dim) + 3
+
+
+def _of_gate(o: Any) -> int:
+    """The branch, and gates and candidates of a GRU cell."""
+    return 7 * int(o.dim)
+
+
 # Options that every block has, whatever its kind.
 BLOCK_OPTIONS = (
     *NORM_PLACES,
@@ -341,6 +357,7 @@ BLOCK_OPTIONS = (
         setting="layer_scale",
         least=0,
         optional=True,
+        saved=_features,
     ),
     Option(
         "use_adaptive_layerscale",
@@ -348,6 +365,7 @@ BLOCK_OPTIONS = (
         False,
         "branches times sigmoid(W·condition + b) by feature, at first sigmoid(-2) (DiT's adaLN-Zero, arXiv:2212.09748)",
         setting="use_adaptive_layerscale",
+        saved=_features,
     ),
     Option(
         "layer_dropout",
@@ -388,6 +406,7 @@ BLOCK_OPTIONS = (
         False,
         "the branch without its part along the stream, for each token (arXiv:2505.11881)",
         setting="orthog_residual",
+        saved=_of_orthogonal,
     ),
     Option(
         "gate_residual",
@@ -395,6 +414,7 @@ BLOCK_OPTIONS = (
         False,
         "a GRU cell joins branch and residual in place of the add (GTrXL, arXiv:1910.06764)",
         setting="gate_residual",
+        saved=_of_gate,
     ),
     *OF_ALL_BLOCKS,
     Option(

@@ -141,6 +141,12 @@ class Norm:
         """How many there are for `dim` features, without those that a condition is multiplied by."""
         return (dim if self.name != "scalenorm" else 1) * self.gain + dim * self.bias
 
+    def saved(self, dim: int) -> int:
+        """Numbers that it saves of a token for the backward pass, beside its input of `dim` features."""
+        statistics = 2 if self.name.endswith("layernorm") else 1
+        by_gain = self.adaptive or (self.name == "scalenorm" and self.gain)  # multiplies what is normed by itself
+        return statistics + dim * by_gain
+
     def in_words(self, eps: bool = False) -> str:
         """`LayerNorm`, `LayerNorm without bias`, `RMSNorm × (1 + gain)`; with `eps`, that too where it is not usual."""
         usual = Norm.of(self.name, {})

@@ -7,7 +7,7 @@ generated reference all read that declaration. Which options exist is in `kinds`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
@@ -54,6 +54,8 @@ class Option:
             a graph the option is true, and an edge that carries this comes from the place. Only a block can set it.
         by_use: where it is on, each use of a tied block has parameters of its own. The module is built with `uses`, how
             many there are, and gets the input `use`, which of them it is.
+        saved: of a block's option, its completed options → numbers that the block saves of each token for the backward
+            pass where this is on, of which its kind's `saved` knows nothing. None: none.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Option:
     scores: str = ""
     reads: str = ""
     by_use: bool = False
+    saved: Callable[[Any], float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "default", plain(self.default))

@@ -43,6 +43,7 @@ class Scheme:
         node: what its nodes' names start with.
         shapes: attributes → its parameters by name.
         flops: attributes and sizes → floating-point operations of one forward pass.
+        saved: attributes and sizes → numbers that it saves for the backward pass, whatever the rows.
         module: the torch class, "package.module:Class"; None: it has no parameters, and nothing is built.
         misfit: what is wrong with the attributes for a block of these options, or None.
         split: attributes and a number of ranks → one rank's share, or a sentence on why each has all; None: nothing of
@@ -61,6 +62,7 @@ class Scheme:
     node: str
     shapes: Callable[[Any], Mapping[str, Shape]] = lambda o: {}
     flops: Callable[[Any, Sizes], int] = lambda o, sizes: 0
+    saved: Callable[[Any, Sizes], int] = lambda o, sizes: 0
     module: str | None = None
     misfit: Callable[[Any, Any], Misfit | None] = lambda o, block: None
     split: Callable[[Any, int], Split | str] | None = None
@@ -177,6 +179,11 @@ def _dynamic_flops(o: Any, sizes: Sizes) -> int:
     return 2 * max(0, 2 * sizes.seq - 1) * weights
 
 
+def _dynamic_saved(o: Any, sizes: Sizes) -> int:
+    """Of each distance: itself, and what each layer, its norm and its activation read and give."""
+    return max(0, 2 * sizes.seq - 1) * int(1 + o.depth * (2 * o.hidden + o.norm * (o.hidden + 2)))
+
+
 def _by_heads(cuts: Mapping[str, Cut]) -> Callable[[Any, int], Split | str]:
     def split(o: Any, ranks: int) -> Split | str:
         return uneven("heads", o.heads, ranks) if o.heads % ranks else Split({"heads": o.heads // ranks}, cuts)
@@ -273,6 +280,7 @@ SCHEMES = {
             node="dynamic_bias",
             shapes=_dynamic_shapes,
             flops=_dynamic_flops,
+            saved=_dynamic_saved,
             module="xt_blocks.positions.bias:DynamicBias",
             misfit=_heads_misfit,
             split=_by_heads({"to_bias.weight": Cut(), "to_bias.bias": Cut()}),

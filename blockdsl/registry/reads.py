@@ -29,6 +29,8 @@ class Join:
         words: the same in a few, of a drawing.
         shapes: features of the stream, number of values -> the shape of each parameter, by name.
         products: features, number of values -> multiply-adds for one token in matrix products.
+        saved: features, number of values -> numbers saved of a token for the backward pass, beside those of `keeps`.
+        keeps: what else is saved, "stream", x, or "read", the values; what several save is there once.
         init: what `init=` is when it is not given; None: it takes none.
         replaces: the result takes the stream's place; as a branch it adds the difference.
     """
@@ -39,6 +41,8 @@ class Join:
     words: str
     shapes: Callable[[int, int], Mapping[str, tuple[int, ...]]] = lambda dim, n: {}
     products: Callable[[int, int], int] = lambda dim, n: 0
+    saved: Callable[[int, int], int] = lambda dim, n: 0
+    keeps: tuple[str, ...] = ()
     init: float | None = None
     replaces: bool = False
 
@@ -53,6 +57,7 @@ JOINS = {
             "they are added, each times a learned number that is init at first (DenseFormer, arXiv:2402.02622)",
             "added with a learned gain",
             lambda dim, n: {"gain": (n,)},
+            keeps=("read",),
             init=0.0,
         ),
         Join(
@@ -63,6 +68,8 @@ JOINS = {
             "added with a learned gate",
             lambda dim, n: {"gate.weight": (n, dim), "gate.bias": (n,)},
             lambda dim, n: n * dim,
+            lambda dim, n: n,
+            keeps=("stream", "read"),
             init=0.0,
         ),
         Join(
@@ -72,6 +79,7 @@ JOINS = {
             "a linear layer over both, in the stream's place",
             lambda dim, n: {"combine.weight": (dim, (n + 1) * dim)},
             lambda dim, n: (n + 1) * dim * dim,
+            lambda dim, n: (n + 1) * dim,
             replaces=True,
         ),
         Join(
@@ -81,6 +89,7 @@ JOINS = {
             "added to a linear layer of the stream, in its place",
             lambda dim, n: {"linear.weight": (dim, dim)},
             lambda dim, n: dim * dim,
+            keeps=("stream",),
             replaces=True,
         ),
         Join(
@@ -89,6 +98,7 @@ JOINS = {
             "their weighted mean, of learned weights that are at first alike, is the new stream (arXiv:2502.09245)",
             "their weighted mean, in the stream's place",
             lambda dim, n: {"logits": (n,)},
+            keeps=("read",),
             replaces=True,
         ),
         Join(
@@ -99,6 +109,8 @@ JOINS = {
             "their weighted mean by token, in the stream's place",
             lambda dim, n: {"norm.weight": (dim,), "route.weight": (n, dim), "route.bias": (n,)},
             lambda dim, n: n * dim,
+            lambda dim, n: 1 + dim + n,
+            keeps=("stream", "read"),
             replaces=True,
         ),
     )

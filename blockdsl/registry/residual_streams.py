@@ -85,3 +85,18 @@ def mixing_flops(dim: int, streams: int, tokens: int) -> int:
         return 0
     weights = streams * dim * (1 + streams) + streams * dim
     return 2 * tokens * (weights + streams * (1 + streams) * dim)
+
+
+def mixing_saved(o: Any) -> int:
+    """Numbers that a block saves of a token to mix its streams, beside these, by its completed options."""
+    streams, dim = int(o.num_residual_streams), int(o.dim)
+    if streams == 1:
+        return 0
+    weights = streams * (1 + streams)  # of what the branch reads, and of the new streams
+    features = (streams + 1 + streams + 1) * dim  # normed streams, what is read and the new ones, the branch
+    if o.hyper_conn_mix == "free":
+        return features + 2 * streams + 2 * weights + 2 * streams
+    bounded = features + 2 * streams + 2 * weights + streams + 3 * streams
+    if o.hyper_conn_mix == "sum":
+        return bounded
+    return bounded + 2 * int(o.hyper_conn_sinkhorn_iters) * (streams**2 + streams)

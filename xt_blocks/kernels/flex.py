@@ -15,16 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blockdsl.registry.builtin.scores import FUSED_FEWEST, FUSED_HEADS
+
 from . import compat
 from .contract import Kernel
 from .masks import AttentionMask
 from .request import Request, Result
 from .scores.spec import FlexForm
 
-FEWEST = 512
-"""Fewest queries that are worth its compilation: below, a whole mask is small."""
-
-_ELSEWHERE = f"it is fast on a GPU, from {FEWEST} queries on"
+_ELSEWHERE = f"it is fast on a GPU, from {FUSED_FEWEST} queries on"
 
 PROGRAMS = 64
 """Most compiled programs, one for each number of heads, dtype, kind of mask and modifier. Past torch's own limit of 8
@@ -43,7 +42,7 @@ def supports(request: Request) -> str | None:
     if compat.flex_attention() is None:
         return "this torch has no FlexAttention"
     if q.is_cuda:
-        fits = q.shape[-1] == v.shape[-1] and q.shape[-1] in (16, 32, 64, 128)
+        fits = q.shape[-1] == v.shape[-1] and q.shape[-1] in FUSED_HEADS
         if not fits:
             return "its kernels are for heads of 16, 32, 64 or 128 features, of keys and values alike"
         return None if _compiled() is not None else "FlexAttention can't be compiled here"
@@ -57,7 +56,7 @@ def declines(request: Request) -> str | None:
     if torch.compiler.is_compiling():
         return "a compiled graph must not depend on sizes"
     mask = request.mask
-    if mask.queries < FEWEST:
+    if mask.queries < FUSED_FEWEST:
         return _ELSEWHERE
     if not request.spec.modifiers and mask.bias is None and not (mask.windowed or mask.documents is not None):
         return "torch's other fused kernels can do all of this"

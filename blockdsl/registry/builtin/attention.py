@@ -11,7 +11,7 @@ from ..lora import lora_products, lora_rank, lora_shapes, lora_step
 from ..options import Option, Value
 from ..split import Cut, Split, shared_by
 from ..state import State
-from .attention_saved import attention_saved, scores_saved
+from .attention_saved import attention_saved
 from .latent import (
     LATENT_OPTIONS,
     latent_check,
@@ -131,9 +131,7 @@ def _self_attention_flops(o: Any, batch: int, seq: int) -> int:
 
 
 def _self_attention_saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
-    tokens = sizes.batch * sizes.seq
-    scores = scores_saved(o, sizes.batch, sizes.seq, sizes.seq)
-    return tokens * o.dim_in + attention_saved(o, tokens, tokens, inputs) + scores
+    return sizes.batch * (sizes.seq * o.dim_in + attention_saved(o, sizes.seq, sizes.seq, inputs))
 
 
 def _self_attention_steps(o: Any) -> list[tuple[str, str]]:

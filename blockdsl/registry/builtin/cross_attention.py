@@ -8,7 +8,7 @@ from typing import Any
 from ..kinds import Kind, Sizes
 from ..options import Option, Value
 from ..split import Cut, Split
-from .attention_saved import attention_saved, scores_saved
+from .attention_saved import attention_saved
 from .multihead import (
     attention_check,
     attention_derived,
@@ -42,9 +42,8 @@ def _derived(o: Any) -> dict[str, Value]:
 
 
 def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
-    tokens, context = sizes.batch * sizes.seq, sizes.seq if o.context else sizes.context
-    scores = scores_saved(o, sizes.batch, sizes.seq, context)
-    return tokens * o.dim_in + attention_saved(o, tokens, sizes.batch * context, inputs, joint=False) + scores
+    context = sizes.seq if o.context else sizes.context
+    return sizes.batch * (sizes.seq * o.dim_in + attention_saved(o, sizes.seq, context, inputs, joint=False))
 
 
 def _split(o: Any, ranks: int) -> Split | str:

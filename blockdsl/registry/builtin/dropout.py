@@ -18,7 +18,13 @@ def sublayer_dropout(prefix: str) -> Option:
         least=0,
         below=1,
         area="regularisers",
+        saved=_what_is_dropped,
     )
+
+
+def _what_is_dropped(o: Any) -> int:
+    """By what each feature of a token is multiplied."""
+    return int(o.dim)
 
 
 def dropout_step(o: Any) -> list[tuple[str, str]]:

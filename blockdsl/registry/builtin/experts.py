@@ -127,9 +127,14 @@ def _flops(o: Any, sizes: Sizes) -> int:
 def _saved(o: Any, sizes: Sizes) -> float:
     """As a feedforward of the chosen experts, and their inputs and outputs in the order of experts, and by token."""
     tokens = sizes.batch * sizes.seq
-    own = SimpleNamespace(**{**vars(o), "gate_scale": 1, "glu_mult_bias": False, "post_act_ln": False})
+    own = SimpleNamespace(
+        **{**vars(o), "gate_scale": 1, "glu_mult_bias": False, "post_act_ln": False, "lora_rank": None}
+    )
     shared = 0 if o.shared_inner is None else ff_saved(_shared(o), tokens) - tokens * o.dim
-    return ff_saved(own, tokens * o.top) + tokens * ((1 + 2 * o.top) * o.dim + o.experts + 6 * o.top) + shared
+    clamped = o.inner * (2 * (o.glu_limit is not None) + (o.glu_offset != 0))
+    router = o.experts * (2 if o.router == "sigmoid" else 1) + 8 * o.top + 1  # places among the rows are int64
+    made = (1 + 2 * o.top) * o.dim + o.top * clamped + router + (o.dim + 1) * o.shared_gate
+    return float(ff_saved(own, tokens * o.top) + tokens * made + shared)
 
 
 def _active(o: Any) -> int:

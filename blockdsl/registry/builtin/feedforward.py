@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..activations import ACTIVATIONS
+from ..activations import ACTIVATIONS, SAVED_BY_ACTIVATIONS
 from ..kinds import Kind, Shape, Sizes
-from ..lora import lora_products, lora_rank, lora_shapes, lora_step
+from ..lora import lora_products, lora_rank, lora_saved, lora_shapes, lora_step
 from ..options import Option, Value
 from ..split import Cut, Split, uneven
 from .dropout import dropout_step, sublayer_dropout
@@ -74,25 +74,12 @@ def _ff_flops(o: Any, sizes: Sizes) -> int:
     return 2 * sizes.batch * sizes.seq * (layers + lora_products(o, ((2 if o.glu else 1) * o.inner,)))
 
 
-_OF_INPUT = {
-    "gelu": 1,
-    "gelu_tanh": 1,
-    "silu": 1,
-    "quick_gelu": 2,
-    "relu": 0,
-    "relu_squared": 1,
-    "tanh": 0,
-    "sigmoid": 0,
-}
-"""Activation → how many numbers it saves beside what it gives."""
-
-
 def ff_saved(o: Any, tokens: float) -> float:
     """Numbers that it saves: its input, hidden features before and after the activation, and what the gate makes."""
-    before = (2 if o.glu else 1) * o.inner if o.glu or _OF_INPUT[o.activation] else 0
-    after = o.inner * (max(0, _OF_INPUT[o.activation] - 1) + (2 if o.glu else 1))
+    before = (2 if o.glu else 1) * o.inner if o.glu or SAVED_BY_ACTIVATIONS[o.activation] else 0
+    after = o.inner * (max(0, SAVED_BY_ACTIVATIONS[o.activation] - 1) + (2 if o.glu else 1))
     after += o.inner * ((o.glu and o.gate_scale != 1) + o.glu_mult_bias + o.post_act_ln + (o.dropout > 0))
-    return tokens * (o.dim_in + before + after)
+    return tokens * (o.dim_in + before + after + lora_saved(o, (1,)))
 
 
 def _ff_switch(name: str, doc: str) -> Option:

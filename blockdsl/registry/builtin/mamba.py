@@ -65,7 +65,8 @@ _CHUNK = 16
 def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
     tokens = sizes.batch * sizes.seq
     states = sizes.batch * (1 + -(-sizes.seq // _CHUNK)) * o.inner * o.state + 2 * o.inner * o.state  # decays, twice
-    return tokens * (o.dim + 9 * o.inner + o.dt_rank + 2 * o.state) + states
+    made = o.dt_rank + 2 * o.state  # of what the scan reads; normed, there is what is normed and what is made of it
+    return tokens * (o.dim + 9 * o.inner + made + (made + 3) * bool(o.rmsnorm)) + states
 
 
 def _state(o: Any) -> dict[str, State]:

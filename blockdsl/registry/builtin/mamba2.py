@@ -92,15 +92,17 @@ def _shapes(o: Any) -> dict[str, Shape]:
 def _saved(o: Any, sizes: Sizes, inputs: Collection[str]) -> float:
     """On a CPU: chunks of a longer text are computed again, from their inputs, results and the states between them."""
     given, convolved = _widths(o)
-    tail, states = (o.kernel - 1) * convolved, o.inner * o.state
+    before, states = o.kernel - 1, o.inner * o.state
     if sizes.seq > o.chunk:
         chunks = -(-sizes.seq // o.chunk)
         return sizes.batch * (
-            sizes.seq * (o.dim + given + 2 * o.inner) + (chunks + 1) * states + (2 * chunks - 1) * tail
+            sizes.seq * (o.dim + given + 2 * o.inner)
+            + (chunks + 1) * states
+            + (before + (chunks - 1) * (before + min(before, o.chunk))) * convolved
         )
     norm = 0 if o.gated_norm is None else o.inner
     tokens = o.dim + 9 * o.inner + norm + 6 * (o.groups * o.state + o.heads) + 2 * sizes.seq * o.heads
-    return sizes.batch * (sizes.seq * tokens + 2 * states + tail)
+    return sizes.batch * (sizes.seq * tokens + 2 * states + before * convolved)
 
 
 def _flops(o: Any, sizes: Sizes) -> int:

@@ -5,6 +5,7 @@ How each is computed is in `xt_blocks.kernels.scores`, a file each. Position bia
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ..kinds import Shape
@@ -93,6 +94,30 @@ def score_shapes(o: Any) -> dict[str, Shape]:
 def score_products(o: Any) -> int:
     """Multiplications for a query and a key, in all heads."""
     return 2 * o.heads**2 if o.talking_heads else 0
+
+
+FUSED_HEADS = (16, 32, 64, 128)
+"""Features of a head, of keys and values alike, for which GPUs have kernels that change scores and hold none."""
+FUSED_FEWEST = 512
+"""Fewest queries that are worth the compilation of such a kernel."""
+
+
+def holds_scores(o: Any, queries: int, inputs: Collection[str]) -> bool:
+    """Whether training on a GPU holds all scores, as no fused kernel there has these options. CPUs hold fewer."""
+    if not o.flash or o.dropout > 0 or "scores" in inputs:
+        return True
+    if o.sparse_topk is not None or o.sigmoid or o.cog_signed or o.talking_heads:
+        return True
+    fused = o.dim_head == o.value_dim_head and o.dim_head in FUSED_HEADS and not o.l2_distance
+    return bool((o.softcap is not None or o.sink or o.add_zero_kv) and not (fused and queries >= FUSED_FEWEST))
+
+
+def scores_saved(o: Any, keys: int) -> float:
+    """Numbers saved of a query and a head where scores are held: the weights, and what modifiers read of scores."""
+    modified = (o.softcap is not None) + 2 * (o.dropout > 0) + 3 * bool(o.talking_heads)
+    modified += (o.sparse_topk is not None) + 2 * o.sparse_topk_straight_through + 3.25 * o.cog_signed
+    chosen = 0 if o.sparse_topk is None else 2 * min(o.sparse_topk, keys)  # which, as int64
+    return float((keys + o.num_mem_kv) * (1 + modified) + chosen)
 
 
 def score_words(o: Any) -> list[str]:
