@@ -132,7 +132,9 @@ def _row(each: MeshPlan) -> tuple[str, ...]:
 def _details(each: MeshPlan, setup: Setup) -> Iterable[str]:
     mesh, schedule = each.mesh, SCHEDULES[setup.schedule]
     verdict = {True: "fits", False: "does not fit", None: "no memory given"}[each.fits]
-    yield f"mesh {mesh} · {mesh.size} ranks · {each.micro_batches} micro-batches of {each.micro_batch} rows · {verdict}"
+    ranks, count, rows = mesh.size, each.micro_batches, each.micro_batch
+    counts = (_counted(ranks, "rank"), f"{_counted(count, 'micro-batch', 'es')} of {_counted(rows, 'row')}")
+    yield " · ".join((f"mesh {mesh}", *counts, verdict))
     if mesh.pp > 1:
         yield f"{setup.schedule}: {schedule.doc}"
         balance = f"their mean is {each.balance:.1%} of the largest"
@@ -154,6 +156,10 @@ def _details(each: MeshPlan, setup: Setup) -> Iterable[str]:
         for message in share.sent:
             yield f"  {message.link + ' ' + message.operation:<14} {in_words(message.sent)}"
     yield from map(_left_out, each.unknown)
+
+
+def _counted(number: int, what: str, plural: str = "s") -> str:
+    return f"{number:,} {what}" + plural * (number != 1)
 
 
 def _left_out(kind: str) -> str:
@@ -185,6 +191,7 @@ def _mesh_as_json(each: MeshPlan) -> dict[str, Any]:
         "checkpoint": each.checkpoint,
         "fits": each.fits,
         "memory": each.memory,
+        "sent": each.sent,
         "bubble": each.bubble,
         "balance": each.balance,
         "useful": each.useful,

@@ -276,7 +276,9 @@ class _Pieces:
             },
             alike=sum(local.alike.get(node, 0) for node in blocks),
             attended=sum(read.values()),
-            crossing=sum(crossing_bytes(graph, value, sizes, model.setup.item) for cut in cuts for value in cut),
+            crossing=sum(
+                crossing_bytes(graph, value, sizes, model.setup.item, self.cp) for cut in cuts for value in cut
+            ),
             shared=sum(self._shared_numbers(node) for node in common),
             sharers=max((len({i % self.pp for i in where}) for where in common.values()), default=1),
         )

@@ -58,10 +58,11 @@ def among(ranks: int, link: str, operation: str, payload: float) -> list[Sent]:
     return [Sent(link, operation, round(payload), round(payload * share))] if ranks > 1 and payload else []
 
 
-def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int) -> int:
+def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int, ranks: int = 1) -> int:
     """Bytes of a value that crosses a cut, of one micro-batch of these sizes; a stream is float32.
 
-    Keys and values cross with the values of the tokens alone, which are the same where nothing stands before them.
+    Keys and values cross together, whichever of them are read, with the values of the tokens alone once more. Of
+    `ranks` along cp, which have so many tokens each, the last one has attended to those of all.
     """
     rows, tokens = sizes.batch, sizes.seq + learned_tokens(graph)
     if value.carries == "stream":
@@ -69,13 +70,19 @@ def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int) -> in
     if value.carries in ("normed", "injected"):
         return 4 * rows * tokens * graph.dim
     o = graph.completed(value.node)
-    keys = sizes.context if graph.sources(value.node, "context") and not o.context else tokens
-    numbers = {
-        "scores": lambda: o.heads * tokens * (keys + o.num_mem_kv),
-        "values": lambda: o.kv_heads * keys * o.value_dim_head,
-        "kv": lambda: o.kv_heads * (keys + o.num_mem_kv) * (o.dim_head + o.value_dim_head),
-    }
-    return item * rows * int(numbers[value.carries]()) if value.carries in numbers else 0
+    if graph.sources(value.node, "context") and not o.context:
+        own = keys = sizes.context
+    else:
+        window = kept(graph)[value.node].window if ranks > 1 and value.node in kept(graph) else None
+        before = (ranks - 1) * tokens
+        own, keys = tokens, tokens + (before if window is None else min(before, window))
+    if value.carries == "scores":
+        return item * rows * int(o.heads * tokens * (keys + o.num_mem_kv))
+    if value.carries not in ("kv", "values"):
+        return 0
+    numbers = o.kv_heads * ((keys + o.num_mem_kv) * (o.dim_head + o.value_dim_head) + own * o.value_dim_head)
+    gates = 4 * o.heads * keys * getattr(o, "forget_gate", False)  # their logarithms are float32
+    return rows * int(item * numbers + gates)
 
 
 def attended(graph: Graph, nodes: Sequence[str], seq_len: int, ranks: int) -> dict[str, int]:

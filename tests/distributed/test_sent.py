@@ -34,6 +34,13 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "encoder and decoder": ("(a f)@s*2 a => a c f", {"tie_token_emb": True}),
 }
 PAIRS = ("pp=2,tp=2", "pp=2,fsdp=2", "pp=2,cp=2", "dp=2,fsdp=2", "fsdp=2,tp=2")
+LABELLED: dict[str, tuple[str, dict[str, Any]]] = {
+    "keys and values of another": ("a ^k f a(kv=k) f | a(kv=k, max_attend_past=4) f", {"attn_kv_heads": 2}),
+    "values of another": ("a ^v f a(values=v) f | a(values=v) f", {}),
+    "a window's keys": ("a(max_attend_past=4) ^k f | a(kv=k, max_attend_past=4) f", {}),
+    "scores of another": ("a ^s f | a(scores=s) f", {}),
+}
+"""What blocks of another stage read crosses the cut beside the stream."""
 OPERATIONS = {
     name: operation
     for operation, names in {
@@ -68,10 +75,12 @@ def compiled(text: str, settings: dict[str, Any]) -> BlockGraph:
     return blockdsl.compile(text, **given, **settings)
 
 
-def counted(mesh: str, accumulate: int, schedule: str, precision: str) -> dict[str, dict[str, int] | str]:
+def counted(
+    mesh: str, accumulate: int, schedule: str, precision: str, labelled: bool = False
+) -> dict[str, dict[str, int] | str]:
     """Of each pattern, what one step hands over; or why no job trains so."""
     out: dict[str, dict[str, int] | str] = {}
-    for name, (text, settings) in PATTERNS.items():
+    for name, (text, settings) in (LABELLED if labelled else PATTERNS).items():
         try:
             graph = compiled(text, settings)
             job = distribute(graph, mesh, accumulate=accumulate, schedule=schedule, precision=precision)
@@ -110,9 +119,21 @@ def counted(mesh: str, accumulate: int, schedule: str, precision: str) -> dict[s
     ],
 )
 def test_what_a_step_sends(mesh: str, accumulate: int, schedule: str, precision: str) -> None:
+    compare(mesh, accumulate, schedule, precision)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("mesh", "precision"), [("pp=2", "fp32"), ("pp=2", "bf16"), ("pp=2,cp=2", "fp32")])
+def test_what_crosses_a_cut_for_labels(mesh: str, precision: str) -> None:
+    """Along cp the last rank has attended to the keys of all tokens, and hands them on."""
+    compare(mesh, 2, "1f1b", precision, labelled=True)
+
+
+def compare(mesh: str, accumulate: int, schedule: str, precision: str, labelled: bool = False) -> None:
+    """What each rank is planned to send, with what the busiest one at its place along pp has sent."""
     sizes = Mesh.parse(mesh)
-    found, compared = run(counted, sizes.size, mesh, accumulate, schedule, precision), 0
-    for name, (text, settings) in PATTERNS.items():
+    found, compared = run(counted, sizes.size, mesh, accumulate, schedule, precision, labelled), 0
+    for name, (text, settings) in (LABELLED if labelled else PATTERNS).items():
         if isinstance(found[0][name], str):  # stages of one rank share parameters, or an encoder is refused
             assert sizes.pp > 1 or "=>" in text
             continue

@@ -10,6 +10,9 @@ from blockdsl.errors import UserError
 
 from . import output, picture, source
 
+SEQ_LEN = 1024
+"""Tokens of a row, unless they are said."""
+
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
@@ -39,7 +42,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--reserve", type=float, default=0.1, metavar="SHARE", help="of it, left to what is not counted (default: 0.1)"
     )
-    parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens a row (default: 1024)")
+    parser.add_argument(
+        "--seq-len", type=int, metavar="N", help=f"tokens a row (default: {SEQ_LEN}, or the model's longest row)"
+    )
     parser.add_argument("--context-len", type=int, metavar="N", help="tokens of the context (default: as --seq-len)")
     parser.add_argument("--batch", type=int, default=256, metavar="ROWS", help="of a step, of all ranks (default: 256)")
     parser.add_argument("--micro-batch", type=int, metavar="ROWS", help="of a micro-batch (default: as many as fit)")
@@ -61,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{' and '.join(graphs)} are two graphs; plan one")
     names = ("memory", "reserve", "context_len", "micro_batch", "precision", "optimizer", "schedule", "checkpoint")
     setup = {name: getattr(args, name) for name in names}
-    plan = graphs[""].plan(args.mesh, gpus=args.gpus, seq_len=args.seq_len, batch=args.batch, **setup)
+    graph = graphs[""]
+    longest = graph.nx.nodes[graph.start]["max_seq_len"] or SEQ_LEN
+    seq_len = min(SEQ_LEN, int(longest)) if args.seq_len is None else args.seq_len
+    plan = graph.plan(args.mesh, gpus=args.gpus, seq_len=seq_len, batch=args.batch, **setup)
     if picture.is_wanted(args):
         picture.draw(args, plan.cut(), color="stage")
         if args.out == output.STDOUT:

@@ -13,6 +13,7 @@ from blockdsl import zoo
 from blockdsl.errors import UserError
 from blockdsl.language.megatron import from_megatron
 from blockdsl.language.pattern import Pattern, parse, parse_settings
+from blockdsl.registry.kinds import kinds
 from blockdsl.registry.options import by_name
 from blockdsl.registry.streams import PAIR_OPTIONS, refusal, side_of
 
@@ -138,6 +139,8 @@ def _text(args: argparse.Namespace) -> str:
         raise UserError(f"cannot read {path or 'standard input'}: {error.strerror}") from None
     if _FILE_NAME.fullmatch(args.pattern) and not Path(args.pattern).is_dir():
         raise UserError(f"there is no file {args.pattern}")
+    if _is_no_block(args.pattern) and args.pattern in zoo.FAMILIES:
+        raise UserError(f"{args.pattern} is no pattern; the published model is {ZOO}{args.pattern}")
     if args.pattern != "-" and _stored(args.pattern):
         raise UserError(f"{args.pattern} is a graph or a folder of one, not a pattern; a run's is in its pattern.txt")
     return args.pattern
@@ -240,6 +243,8 @@ def _stored(argument: str) -> Path | None:
     Raises:
         UserError: it can only be a folder, and there is no graph in it.
     """
+    if not argument:
+        return None
     path = Path(argument)
     try:
         inside = [path / name for name in ("graph.json", "config.json") if (path / name).is_file()]
@@ -247,9 +252,14 @@ def _stored(argument: str) -> Path | None:
         bare = found is None and path.is_dir()
     except (OSError, ValueError):  # far too long for a path, or a NUL in it
         return None
-    if bare and _NAMES_A_FOLDER.search(argument):
+    if bare and (_NAMES_A_FOLDER.search(argument) or _is_no_block(argument)):
         raise UserError(f"{argument} is a folder without a graph.json or a config.json")
     return found
+
+
+def _is_no_block(word: str) -> bool:
+    """Whether a word could be a block in a pattern, but is none."""
+    return word.isidentifier() and len(word) > 1 and word not in kinds()
 
 
 def _read_graphs(path: Path) -> dict[str, BlockGraph]:
