@@ -62,8 +62,6 @@ class Mesh:
             UserError: there is no such axis, it is said twice, or its size is no whole number of at least 1.
         """
         sizes: dict[str, int] = {}
-        if not text.strip():
-            raise UserError("the mesh is empty; give ranks along an axis, as dp=2")
         for part in text.replace(",", " ").split():
             axis, equals, size = part.partition("=")
             if axis not in AXES:

@@ -61,6 +61,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.mesh is not None and not args.mesh.strip():
+        raise UserError("the mesh is empty; give ranks along an axis, as dp=2")
     graphs = source.graphs(args)
     if "" not in graphs:
         raise UserError(f"{' and '.join(graphs)} are two graphs; plan one")
