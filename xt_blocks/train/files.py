@@ -1,12 +1,25 @@
 """Small file operations that survive a kill: whole or not at all.
 
-Owns atomic replacement and fsync. Leaves what is written to its callers.
+Owns atomic replacement, fsync, and the name of a file that a full disk refuses. Leaves what is written to its callers.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What is written within is this file: an OSError says so, as those of a full disk do not by themselves."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sync(path: Path) -> None:
@@ -19,7 +32,8 @@ def sync(path: Path) -> None:
     # Windows flushes only through a handle that may write; a folder opens only for reading.
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        os.fsync(handle)
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -28,7 +42,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace `path` by `content` (text as UTF-8): a reader, or a kill, sees the old or the new file."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     partial = path.with_name(path.name + ".tmp")
-    partial.write_bytes(data)
+    with naming(path):
+        partial.write_bytes(data)
     sync(partial)
     os.replace(partial, path)
     sync(path.parent)

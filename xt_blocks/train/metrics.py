@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .files import write_atomic
+from .files import naming, write_atomic
 
 Record = dict[str, Any]
 
@@ -38,15 +39,18 @@ class MetricsLog:
         resumes from will be written again."""
         kept = [record for record in read_metrics(path) if record["step"] <= through]
         write_atomic(path, "".join(_line(record) for record in kept))
-        self._file = path.open("a", encoding="utf-8", newline="\n")
+        self.path, self._file = path, path.open("a", encoding="utf-8", newline="\n")
 
     def write(self, record: Record) -> None:
-        self._file.write(_line(record))
-        self._file.flush()
+        """Raises OSError, with the file's name, when the disk refuses."""
+        with naming(self.path):
+            self._file.write(_line(record))
+            self._file.flush()
 
     def sync(self) -> None:
         """Force the lines to the disk, so that no checkpoint is ever ahead of its metrics."""
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -57,7 +61,9 @@ class MetricsLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        # what could not be written is in the file's buffer still, and would fail again
+        with naming(self.path) if error is None else suppress(OSError):
+            self._file.close()
 
 
 def _line(record: Record) -> str:

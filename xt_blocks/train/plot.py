@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .files import naming
 from .metrics import Record
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def plot_losses(records: Sequence[Record], unigram: float | None, path: Path) ->
     axes.grid(alpha=0.3)
     axes.legend()
     partial = path.with_name(path.name + ".tmp")
-    figure.savefig(partial, format="png")
+    with naming(path):
+        figure.savefig(partial, format="png")
     os.replace(partial, path)
 
 

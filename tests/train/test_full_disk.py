@@ -1,0 +1,40 @@
+"""A full disk, as /dev/full is: the file that could not be written is named, whichever it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xt_blocks.train.files import write_atomic
+from xt_blocks.train.metrics import MetricsLog
+
+FULL = Path("/dev/full")
+pytestmark = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+
+
+def test_a_file_that_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text("old")
+    (tmp_path / "settings.json.tmp").symlink_to(FULL)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_atomic(path, "new")
+    assert raised.value.filename == str(path)
+    assert path.read_text() == "old"
+
+
+def on_a_full_disk(path: Path, flush: bool) -> None:
+    with MetricsLog(path, 0) as log:
+        log._file.close()
+        log._file = FULL.open("a", encoding="utf-8")
+        if flush:
+            log.write({"step": 1})
+        log._file.write("what no one has flushed")
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_the_log(tmp_path: Path, flush: bool) -> None:
+    """One error, which names it: closing what could not be written raises none of its own."""
+    path = tmp_path / "metrics.jsonl"
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        on_a_full_disk(path, flush)
