@@ -15,6 +15,7 @@ from .errors import GraphError, PatternError, UserError
 from .language.format import format_text
 from .language.megatron import from_megatron, to_megatron
 from .language.pattern import Pattern, parse, parse_settings
+from .measurement import Measurement
 from .plan.mesh import Mesh
 from .registry import builtin as builtin  # registers the built-in kinds
 from .registry.kinds import Kind, Sizes, kinds
@@ -35,6 +36,7 @@ __all__ = [
     "GraphDiff",
     "GraphError",
     "Kind",
+    "Measurement",
     "Mesh",
     "Option",
     "Pattern",

@@ -31,7 +31,7 @@ from .registry.tokens import MODELS, checked, clash, model_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .draw.shade import Shade
+    from .measurement import Measurement
     from .signatures import CompileSettings
 
 
@@ -325,15 +325,19 @@ class BlockGraph(Editable):
             raise GraphError(f"the graph has no text; the nearest is {pattern!s}, and differs:\n{made.diff(self)}")
         return pattern
 
-    def to_text(self, ascii: bool = False, color: bool = False) -> str:
+    def to_text(self, ascii: bool = False, color: bool = False, overlay: Measurement | None = None) -> str:
         """The graph drawn with characters: stages, branches, ties, and each repeat once.
 
         Args:
             color: colour blocks by their kind, with the escape codes of a terminal.
+            overlay: a measurement, whose numbers stand beside the blocks; beside a repeat, their range and mean.
+
+        Raises:
+            UserError: the overlay is of another graph.
         """
         from .draw.streams import draw_text
 
-        return draw_text(self, ascii=ascii, color=color)
+        return draw_text(self, ascii=ascii, color=color, overlay=overlay)
 
     def to_dot(self, fold: bool = False) -> str:
         """The graph in Graphviz's language, for `dot -Tsvg` and the like: stages as clusters, edges by what they carry.
@@ -359,9 +363,10 @@ class BlockGraph(Editable):
         self,
         path: str | PathLike[str] | None = None,
         *,
-        unfold: bool = False,
+        unfold: bool | None = None,
         detail: str = "block",
-        color: str | Shade = "kind",
+        color: str = "kind",
+        overlay: Measurement | None = None,
         seq_len: int = 1024,
         columns: int | None = None,
         theme: str = "auto",
@@ -370,10 +375,11 @@ class BlockGraph(Editable):
 
         Args:
             path: a file to write it to.
-            unfold: draw every block.
+            unfold: draw every block; None: only with an overlay. A folded repeat has the range of its numbers and their
+                mean.
             detail: "block", or "op" for blocks opened to their operations.
-            color: what a block's colour says: "kind", "params", "flops", "stage" or "tied"; or a `blockdsl.draw.Shade`
-                of values from elsewhere, and every block is drawn.
+            color: what a block's colour says: "kind", "params", "flops", "stage" or "tied".
+            overlay: a measurement instead: its numbers are on the blocks, with a scale of colours below.
             seq_len: tokens a row, of the FLOPs.
             columns: how many a stack is drawn in; None: one, or several where it is long.
             theme: "light", "dark", or "auto" for that of whoever looks at it.
@@ -382,11 +388,9 @@ class BlockGraph(Editable):
             UserError: an option has a value that it cannot have.
         """
         from .draw import side_by_side
-        from .draw.streams import shades
 
-        streams = self.streams()
-        look: Any = {"unfold": unfold, "detail": detail, "color": shades(color, streams), "seq_len": seq_len}
-        return side_by_side(streams, path, theme=theme, columns=columns, **look)
+        look: Any = {"unfold": unfold, "detail": detail, "color": color, "overlay": overlay, "seq_len": seq_len}
+        return side_by_side(self.streams(), path, theme=theme, columns=columns, **look)
 
     def to_png(
         self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, theme: str = "light", **options: Any
@@ -417,9 +421,10 @@ class BlockGraph(Editable):
         self,
         path: str | PathLike[str] | None = None,
         *,
-        unfold: bool = False,
+        unfold: bool | None = None,
         detail: str = "block",
-        color: str | Shade = "kind",
+        color: str = "kind",
+        overlay: Measurement | None = None,
         seq_len: int = 1024,
         dtype: Any = "float32",
     ) -> str:
@@ -430,7 +435,7 @@ class BlockGraph(Editable):
         Args:
             path: a file to write it to.
             unfold: open it with every block drawn; the page folds and unfolds.
-            detail, color: as in `to_svg`.
+            detail, color, overlay: as in `to_svg`.
             seq_len: tokens a row, of the FLOPs and of the cache.
             dtype: of the cache, as in `kv_cache_bytes`.
 
@@ -438,11 +443,9 @@ class BlockGraph(Editable):
             UserError: an option has a value that it cannot have.
         """
         from .draw import page
-        from .draw.streams import shades
 
-        streams = self.streams()
-        look: Any = {"unfold": unfold, "detail": detail, "color": shades(color, streams), "seq_len": seq_len}
-        return page(streams, path, **look, dtype=dtype)
+        look: Any = {"unfold": unfold, "detail": detail, "color": color, "overlay": overlay, "seq_len": seq_len}
+        return page(self.streams(), path, **look, dtype=dtype)
 
     def _repr_svg_(self) -> str:
         return self.to_svg()

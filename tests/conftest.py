@@ -44,6 +44,7 @@ FAST = (
     "language/test_errors.py",
     "language/test_macros.py",
     "language/test_ordering.py",
+    "measure/test_importance.py::test_an_update_of_zero_weights_is_none",
     "parity/test_parity.py",
     "plan/test_mesh.py",
     "process/test_factories.py",

@@ -18,7 +18,7 @@ PACKAGES = ("blockdsl", "xt_blocks")
 
 # From the bottom up. A module imports from its own layer and from those before it.
 LAYERS = (
-    ("blockdsl.errors", "blockdsl.files", "blockdsl.synonyms"),
+    ("blockdsl.errors", "blockdsl.files", "blockdsl.measurement", "blockdsl.synonyms"),
     ("blockdsl.registry",),
     ("blockdsl.language",),
     ("blockdsl.graph",),
@@ -26,7 +26,7 @@ LAYERS = (
     ("blockdsl.draw", "blockdsl.reference", "blockdsl.signatures"),
     ("blockdsl.api",),
     ("blockdsl.zoo",),
-    ("blockdsl.editor", "blockdsl.hugging_face"),
+    ("blockdsl.editor", "blockdsl.hugging_face", "blockdsl.measurements"),
     ("blockdsl",),
     ("xt_blocks.kernels", "xt_blocks.positions", "xt_blocks.blocks"),
     ("xt_blocks.runtime",),
@@ -35,6 +35,7 @@ LAYERS = (
     ("xt_blocks.interop", "xt_blocks.x_transformers"),
     ("xt_blocks.distributed",),
     ("xt_blocks.train",),
+    ("xt_blocks.measure",),
     ("xt_blocks.cli",),
     ("xt_blocks",),
 )

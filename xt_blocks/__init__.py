@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from .interop.hugging_face import from_hugging_face, to_hugging_face
     from .interop.pretrained import from_pretrained
     from .kernels.cross_entropy import Target
+    from .measure.figures import recorded
+    from .measure.importance import importance
+    from .measure.profile import profile
     from .models.continuous import ContinuousTransformerWrapper
     from .models.dual import DualEncoder
     from .models.encoder_decoder import EncoderDecoder
@@ -72,6 +75,9 @@ _HOMES = {
     ),
     "interop.pretrained": ("from_pretrained",),
     "kernels.cross_entropy": ("Target",),
+    "measure.figures": ("recorded",),
+    "measure.importance": ("importance",),
+    "measure.profile": ("profile",),
     "models.continuous": ("ContinuousTransformerWrapper",),
     "models.dual": ("DualEncoder",),
     "models.layers": (
@@ -136,12 +142,15 @@ __all__ = [
     "distribute",
     "from_hugging_face",
     "from_pretrained",
+    "importance",
     "lower",
     "mup",
     "pack",
     "parameter_groups",
     "parameters",
+    "profile",
     "record",
+    "recorded",
     "to_hugging_face",
     "unpack",
     "why",

@@ -7,13 +7,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .shade import Shade
-
 if TYPE_CHECKING:
     from ..graph.diff import Difference
     from ..graph.graph import Graph
 
-__all__ = ["Shade", "side_by_side"]
+__all__ = ["side_by_side"]
 
 
 def side_by_side(
@@ -59,12 +57,12 @@ def aligned_page(diff: Difference, path: str | PathLike[str] | None = None, **op
     from .difference import SIDES, difference, streams
     from .html import html
 
-    graphs, shades = {}, {}
+    graphs, notes = {}, {}
     for name, own in streams(diff).items():
         for side, graph, status in zip(SIDES, (own.before, own.after), own.status(), strict=True):
             called = f"{name} {side}".strip()
-            graphs[called], shades[called] = graph, Shade(status)
-    return _written(html(graphs, partial(difference, diff), shades=shades, **options), path)
+            graphs[called], notes[called] = graph, status
+    return _written(html(graphs, partial(difference, diff), notes=notes, **options), path)
 
 
 def _written(text: str, path: str | PathLike[str] | None, end: str = "") -> str:

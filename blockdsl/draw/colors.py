@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..errors import UserError
 from ..graph.costs import stage_title
+from ..measurement import Measurement
 from .captions import Captions
 from .choices import COLORS, check_choice
 from .details import Details
+from .heat import GREY, Heat, check_nodes
 from .hues import place
-from .palette import HEATS, HUES
-from .shade import Shade
-from .told import STATUSES
+from .palette import HUES
+from .told import Told
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -24,113 +26,97 @@ class Colors:
     """A class for each block's colour, and what the classes mean.
 
     Attributes:
-        of: node → class.
+        of: the nodes that a box stands for → class.
         legend: class, meaning; empty where the boxes say it themselves.
+        heat: the measurement whose numbers are on the boxes, if there is one.
     """
 
-    of: Callable[[Any], str]
+    of: Callable[[Sequence[str]], str]
     legend: tuple[tuple[str, str], ...] = ()
+    heat: Heat | None = None
 
 
-def colors(graph: Graph, details: Details, by: str | Shade) -> Colors:
-    """The colours by one of COLORS, or by a Shade.
+COSTS = {"params": "parameters", "flops": "flops"}
+"""The colours that are costs → the attribute of a `Cost`."""
+
+
+def colors(
+    graphs: Mapping[str, Graph],
+    by: str | Mapping[str, Told] = "kind",
+    overlay: Measurement | None = None,
+    seq_len: int = 1024,
+) -> dict[str, Colors]:
+    """The colours of the graphs of a picture, each by its name; one alone may be called "".
+
+    Args:
+        by: one of COLORS, or what became of the nodes of each graph.
+        overlay: a measurement in its place.
+        seq_len: of the FLOPs.
 
     Raises:
-        UserError: it is none of them.
+        UserError: it is none of them, both are given, or the overlay is of other graphs.
     """
-    if isinstance(by, Shade):
-        return _shade(by)
+    if isinstance(by, Mapping):
+        return {name: became(told) for name, told in by.items()}
     check_choice("color", by, COLORS)
-    return {"kind": _kind, "params": _params, "flops": _flops, "stage": _stage, "tied": _tied}[by](graph, details)
+    if overlay is not None:
+        if by != "kind":
+            raise UserError(f"give overlay or color={by!r}; a block has one colour")
+        if not isinstance(overlay, Measurement):
+            raise UserError(f"overlay must be a blockdsl.Measurement, not {type(overlay).__name__}")
+        check_nodes(overlay, (_prefix(name) + node for name, graph in graphs.items() for node in graph.nx))
+        return _heats(graphs, overlay)
+    if by in COSTS:
+        return _heats(graphs, _costs(graphs, by, seq_len))
+    return {name: {"kind": _kind, "stage": _stage, "tied": _tied}[by](graph) for name, graph in graphs.items()}
+
+
+def _prefix(name: str) -> str:
+    """Of a graph's nodes in a picture of several."""
+    return f"{name}." if name else ""
+
+
+def _heats(graphs: Mapping[str, Graph], measurement: Measurement) -> dict[str, Colors]:
+    heats = {name: Heat(measurement, _prefix(name)) for name in graphs}
+    return {name: Colors(heat.look, (), heat) for name, heat in heats.items()}
+
+
+def _costs(graphs: Mapping[str, Graph], by: str, seq_len: int) -> Measurement:
+    details = {name: Details(graph, Captions(graph), seq_len) for name, graph in graphs.items()}
+    values = {
+        _prefix(name) + node: getattr(own.costs[node], COSTS[by])
+        for name, own in details.items()
+        for node in own.graph.nodes("block")
+    }
+    if by == "params":
+        return Measurement("parameters", "", values)
+    lengths = " and ".join(f"{length:,}" for length in sorted({own.seq_len for own in details.values()}))
+    return Measurement("FLOPs", "", values, f"at {lengths} tokens")
 
 
 def _hue(index: int) -> str:
     return f"hue-{index % len(HUES)}"
 
 
-def _kind(graph: Graph, details: Details) -> Colors:
-    return Colors(lambda node: _hue(place(graph.block(node)["kind"])))
+def _kind(graph: Graph) -> Colors:
+    return Colors(lambda nodes: _hue(place(graph.block(nodes[0])["kind"])))
 
 
-BY_COST = ("params", "flops")
+def became(told: Told) -> Colors:
+    """The colours of what became of nodes; the signs on their boxes explain them."""
+    return Colors(lambda nodes: told.hue(nodes[0]))
 
 
-def _params(graph: Graph, details: Details) -> Colors:
-    return _heat(_costs(details, "params"), "parameters")
-
-
-def _flops(graph: Graph, details: Details) -> Colors:
-    return _heat(_costs(details, "flops"), f"FLOPs at {details.seq_len:,} tokens")
-
-
-def _costs(details: Details, by: str) -> dict[str, int]:
-    what = {"params": "parameters", "flops": "flops"}[by]
-    return {node: getattr(details.costs[node], what) for node in details.graph.nodes("block")}
-
-
-def heats(graphs: Mapping[str, Graph], by: str, seq_len: int) -> dict[str, Colors]:
-    """The colours of several graphs by a cost, on one scale for all."""
-    details = {name: Details(graph, Captions(graph), seq_len) for name, graph in graphs.items()}
-    values = {(name, node): cost for name, own in details.items() for node, cost in _costs(own, by).items()}
-    lengths = " and ".join(f"{length:,}" for length in sorted({own.seq_len for own in details.values()}))
-    heat = _heat(values, "parameters" if by == "params" else f"FLOPs at {lengths} tokens")
-    return {name: Colors(lambda node, name=name: heat.of((name, node)), heat.legend) for name in graphs}  # type: ignore[misc]
-
-
-def _shade(shade: Shade) -> Colors:
-    numbers = {node: value for node, value in shade.values.items() if not isinstance(value, str)}
-    if numbers or not shade.values:
-        heat = _heat(numbers, shade.meaning)
-        return Colors(lambda node: heat.of(node) if node in numbers else "grey-0", heat.legend)
-    for value in shade.values.values():
-        check_choice("a status", str(value), (*STATUSES,))
-    legend = tuple((look, status) for status, look in STATUSES.items() if status in shade.values.values())
-    return Colors(lambda node: STATUSES[str(shade.values.get(node, "same"))], legend)
-
-
-def _heat(values: Mapping[Any, float], unit: str) -> Colors:
-    """From the least to the most; one colour for each value, or for each fifth of the way where there are more."""
-    distinct = sorted({*values.values()})
-    if not distinct:
-        return Colors(lambda node: "grey-0")
-    last = len(HEATS) - 1
-    if len(distinct) <= len(HEATS):
-        levels = {value: last * i // max(1, len(distinct) - 1) for i, value in enumerate(distinct)}
-        legend = [(f"heat-{level}", f"{short(value)} {unit}") for value, level in levels.items()]
-        return Colors(lambda node: f"heat-{levels[values[node]]}", tuple(legend))
-    least, most = distinct[0], distinct[-1]
-    step = (most - least) / len(HEATS)
-    levels = {value: min(last, int((value - least) / step)) for value in distinct}
-    ranges: dict[int, list[float]] = {}
-    for value, level in levels.items():
-        ranges.setdefault(level, []).append(value)
-    legend = [(f"heat-{level}", f"{_range(inside)} {unit}") for level, inside in ranges.items()]
-    return Colors(lambda node: f"heat-{levels[values[node]]}", tuple(legend))
-
-
-def _range(values: list[float]) -> str:
-    least, most = short(values[0]), short(values[-1])
-    return least if least == most else f"{least} to {most}"
-
-
-def short(value: float) -> str:
-    """A number with three figures: 1.05 M."""
-    for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if value >= 0.9995 * 10**power:  # 999,885,952 is 1 G
-            return f"{value / 10**power:.3g} {letter}"
-    return f"{value:.3g}"
-
-
-def _stage(graph: Graph, details: Details) -> Colors:
+def _stage(graph: Graph) -> Colors:
     legend = tuple((_hue(i), f"stage {stage_title(graph, i)}") for i in range(len(graph.stages)))
-    return Colors(lambda node: _hue(graph.nx.nodes[node]["stage"]), legend)
+    return Colors(lambda nodes: _hue(graph.nx.nodes[nodes[0]]["stage"]), legend)
 
 
-def _tied(graph: Graph, details: Details) -> Colors:
+def _tied(graph: Graph) -> Colors:
     classes = [nodes for nodes in graph.tied().values() if len(nodes) > 1 and graph.node_type(nodes[0]) == "block"]
     of = {node: _hue(i) for i, nodes in enumerate(classes) for node in nodes}
     names = [f"@{graph.nx.nodes[nodes[0]]['tie']}, {len(nodes)} blocks" for nodes in classes]
     legend = [(_hue(i), name) for i, name in enumerate(names)]
     if any(node not in of for node in graph.nodes("block")):
-        legend.append(("grey-0", "parameters of its own"))
-    return Colors(lambda node: of.get(node, "grey-0"), tuple(legend))
+        legend.append((GREY, "parameters of its own"))
+    return Colors(lambda nodes: of.get(nodes[0], GREY), tuple(legend))

@@ -57,7 +57,7 @@ class Column:
     def begin(self, drawn: DrawnStack) -> None:
         """Set what all of its boxes have in common, and what reads what."""
         self.drawn = drawn
-        self.faces.measure(block.node for block in drawn_blocks(drawn.parts))
+        self.faces.measure(drawn_blocks(drawn.parts))
         for wire in drawn.wires:
             self.arriving.setdefault(wire.target, []).append(wire)
             self.leaving.setdefault(wire.source, []).append(wire)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .alt import MOST
 from .beside import Beside, Segment, beside, glued
 from .changes import ARROW, headline, stack_words, told
+from .colors import became
 from .columns import count, runs_of
 from .diff import draw
 from .legend import add_legend
@@ -20,7 +21,6 @@ from .parts import DrawnRow, Parts
 from .picture import HALVES, HEAD_APART, Picture, across, counted_columns, head_scale, pictures, renamed, write_head
 from .placed import ColumnPart
 from .scene import Scene, Text
-from .shade import Shade
 from .told import STATUSES, Told
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class _Pair:
         self.statuses = {status for own in said for status in own.status.values()}
         sides = zip((diff.before, diff.after), (diff.after, diff.before), said, strict=True)
         self.sides = [
-            Picture(graph, detail, Shade(own.status), seq_len, beside=other, told=own) for graph, other, own in sides
+            Picture(graph, detail, became(own), seq_len, beside=other, told=own) for graph, other, own in sides
         ]
         captions = self.captions = self.sides[0].captions, self.sides[1].captions
         if captions[0].items is None or captions[1].items is None:
@@ -94,10 +94,8 @@ class _Pair:
 
     def _as_they_are(self, said: tuple[Told, Told], detail: str, seq_len: int, columns: int | None) -> Scene:
         graphs = dict(zip(SIDES, (self.diff.before, self.diff.after), strict=True))
-        shades = {name: Shade(own.status) for name, own in zip(SIDES, said, strict=True)}
-        return pictures(
-            graphs, detail=detail, color=shades, seq_len=seq_len, columns=columns, joined=False, legend=False
-        )
+        both = dict(zip(SIDES, said, strict=True))
+        return pictures(graphs, detail=detail, color=both, seq_len=seq_len, columns=columns, joined=False, legend=False)
 
     # Places ----------------------------------------------------------------------------------------------------------
 

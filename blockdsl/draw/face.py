@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from ..registry.kinds import kind_of
 from ..registry.reads import JOINS
 from . import ends, reads
 from .captions import Captions
+from .colors import Colors
 from .details import Details
 from .header import block_words, opened_words
 from .inline import as_written
@@ -48,12 +49,17 @@ class _Face:
     operations: tuple[Operation, ...]
     shift: str
     scale: str
+    measured: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+
+    def rows(self) -> tuple[tuple[tuple[str, ...], str], ...]:
+        """What stands under the title, from above, and the role of its text."""
+        return (self.measured, "value"), (self.lines, "note"), (self.changes, "change")
 
     @property
     def height(self) -> float:
         rows = len(self.operations)
-        lines = len(self.lines) + len(self.changes)
+        lines = len(self.measured) + len(self.lines) + len(self.changes)
         return SINGLE + LINE * lines + (rows * (OP + OP_GAP) + 5 if rows else 0)
 
     def row(self, rect: Rect, index: int) -> float:
@@ -66,27 +72,26 @@ class Faces:
     """Boxes for the nodes of one graph.
 
     Args:
-        hue: node → the class of its colour.
+        colors: of its blocks.
         opened: draw the operations of each block.
         told: what a comparison says of nodes.
     """
 
-    def __init__(
-        self, graph: Graph, details: Details, hue: Callable[[str], str], opened: bool, told: Told = UNTOLD
-    ) -> None:
-        self.graph, self.details, self.hue, self.opened, self.told = graph, details, hue, opened, told
+    def __init__(self, graph: Graph, details: Details, colors: Colors, opened: bool, told: Told = UNTOLD) -> None:
+        self.graph, self.details, self.colors, self.opened, self.told = graph, details, colors, opened, told
         self.captions: Captions = details.captions
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
         self._said: dict[tuple[Any, ...], list[str]] = {}
 
-    def measure(self, nodes: Iterable[str]) -> None:
+    def measure(self, blocks: Iterable[DrawnBlock]) -> None:
         """Set the width that all blocks have."""
-        for node in nodes:
-            face = self.faces[node] = self._face(node)
-            self.width = max(self.width, even(self._needed(node, face)))
+        for block in blocks:
+            face = self.faces[block.node] = self._face(block)
+            self.width = max(self.width, even(self._needed(block.node, face)))
 
-    def _face(self, node: str) -> _Face:
+    def _face(self, block: DrawnBlock) -> _Face:
+        node = block.node
         attrs = self.graph.nx.nodes[node]
         rows = tuple(
             row._replace(text=cut_to_fit(row.text, size("op"), MOST_OP))
@@ -101,8 +106,18 @@ class Faces:
             rows,
             "" if self.opened or not attrs["shift"] else f"shift {attrs['shift']}",
             "" if self.opened else _scale(attrs["scale"] * attrs["options"]["branch_scale"]),
+            self._measured(block.nodes),
             tuple(wrapped([*self.told.changes.get(node, ())], size("change"), MOST, bold=True)),
         )
+
+    def _measured(self, nodes: Sequence[str]) -> tuple[str, ...]:
+        """The number on a box, where there are any; a range and its mean in two lines where one is too long."""
+        said = "" if self.colors.heat is None else self.colors.heat.said(nodes)
+        return tuple(wrapped(said.split(", "), size("value"), MOST, ", ", bold=True)) if said else ()
+
+    def _tip(self, nodes: Sequence[str], lines: str) -> str:
+        """A tooltip, with what was measured first."""
+        return "\n".join([*(() if self.colors.heat is None else self.colors.heat.tip(nodes)), lines])
 
     def _lines(self, node: str) -> list[str]:
         """What stands under the title: the facts that its kind names, and options that nothing else says."""
@@ -132,15 +147,15 @@ class Faces:
             return self.captions.names.read_words(part.node)
         face = self.faces[part.node]
         rows = [row.text for row in face.operations]
-        lines, changes = " ".join(face.lines), " ".join(face.changes)
-        said = ", ".join(filter(None, (lines, *rows, face.shift, face.scale, face.tie, face.label, changes)))
+        lines, *others = (" ".join(each) for each in (face.lines, face.changes, face.measured))
+        said = ", ".join(filter(None, (lines, *rows, face.shift, face.scale, face.tie, face.label, *others)))
         return face.title.lower() + (f" ({said})" if said else "")
 
     def _needed(self, node: str, face: _Face) -> float:
         title = text_width(face.title, "title")
         title += sum(text_width(mark, "mark") + 14 for mark in (face.label, face.tie) if mark)
         marks = max((text_width(mark, "mark") + 14 for mark in (face.shift, face.scale) if mark), default=0)
-        lines = max(widest(face.lines, "note"), widest(face.changes, "change"))
+        lines = max(widest(each, role) for each, role in face.rows())
         beside = self._indent(node) + max(title, lines) + marks + INSET
         return max(beside, widest([row.text for row in face.operations], "op") + 4 * INSET)
 
@@ -160,9 +175,8 @@ class Faces:
         rect = Rect(x, y, self.width, face.height)
         base, indent = y + 23, x + self._indent(node)
         texts = [Text(x + INSET, base, self._code(node), "code"), Text(indent, base, face.title, "title")]
-        texts += [Text(indent, base + 2 + LINE * (i + 1), line, "note") for i, line in enumerate(face.lines)]
-        below = base + 2 + LINE * len(face.lines)
-        texts += [Text(indent, below + LINE * (i + 1), line, "change") for i, line in enumerate(face.changes)]
+        rows = [(line, role) for lines, role in face.rows() for line in lines]
+        texts += [Text(indent, base + 2 + LINE * (i + 1), line, role) for i, (line, role) in enumerate(rows)]
         marks: list[Mark] = []
         self._badge(marks, texts, node, rect)
         beside = indent + text_width(face.title, "title") + 6
@@ -180,9 +194,10 @@ class Faces:
             texts.append(Text(x + rect.width / 2, middle + 3.5, row.text, "op", "middle"))
             if i:
                 marks.append(Mark(Rect(x + rect.width / 2 - 0.6, middle - OP / 2 - OP_GAP, 1.2, OP_GAP), "flow"))
-        tip = self.details.of_block(block.nodes)
+        tip = self._tip(block.nodes, self.details.of_block(block.nodes))
+        hue = self.colors.of(block.nodes)
         sign = "⋈" if gated(self.graph, node) else "≡" if mixes(self.graph, node) else "+"
-        return Box(node, block.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, self.hue(node))
+        return Box(node, block.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, hue)
 
     def _badge(self, marks: list[Mark], texts: list[Text], node: str, rect: Rect) -> None:
         """What became of a node, on its box's upper left corner, told by more than a colour."""
@@ -268,8 +283,8 @@ class Faces:
         attrs = self.graph.nx.nodes[nodes[0]]
         join = JOINS[attrs["join"]]
         how = join.formula.removeprefix("x + ") if self.opened else join.name
-        beside = [_scale(attrs["scale"]), f"@{attrs['tie']}" if attrs["tie"] else ""]
-        tip = self.details.of_read(nodes)
+        beside = [_scale(attrs["scale"]), f"@{attrs['tie']}" if attrs["tie"] else "", *self._measured(nodes)]
+        tip = self._tip(nodes, self.details.of_read(nodes))
         if join.replaces:
             text = " ".join(filter(None, (how, *beside)))
             wide = even(text_width(text, "mark") + 12)
@@ -287,10 +302,11 @@ class Faces:
 
     def lone_read(self, node: str) -> Box:
         """A read as a pattern writes it, where there is no rail."""
-        text = self.captions.name(node)
+        text = " ".join((self.captions.name(node), *self._measured((node,))))
         wide = even(text_width(text, "mark") + 12)
         texts = (Text(wide / 2, 11.5, text, "mark", "middle"),)
-        return Box(node, (node,), "read", Rect(0, 0, wide, PILL), texts, tip=self.details.of_read((node,)))
+        tip = self._tip((node,), self.details.of_read((node,)))
+        return Box(node, (node,), "read", Rect(0, 0, wide, PILL), texts, tip=tip)
 
     def skip(self, nodes: tuple[str, ...], at: Point) -> Box:
         added = reads.skips(self.graph, nodes[0], self.captions.before[nodes[0]])
@@ -317,17 +333,18 @@ class Faces:
 
     def _end(self, node: str, title: str, notes: list[str], x: float, y: float, wide: float) -> Box:
         notes = [note for note in notes if note]
-        lines = wrapped(notes, size("note"), wide - INSET, " · ")
+        rows = [(line, "value") for line in self._measured((node,))]
+        rows += [(line, "note") for line in wrapped(notes, size("note"), wide - INSET, " · ")]
         changes = wrapped([*self.told.changes.get(node, ())], size("change"), wide - INSET, bold=True)
-        rect = Rect(x, y, wide, 30 + LINE * (len(lines) + len(changes)))
+        rows += [(line, "change") for line in changes]
+        rect = Rect(x, y, wide, 30 + LINE * len(rows))
         middle = x + wide / 2
         texts = [Text(middle, y + 19, title, "title", "middle")]
-        rows = [(line, "note") for line in lines] + [(line, "change") for line in changes]
         texts += [Text(middle, y + 20 + LINE * (i + 1), line, role, "middle") for i, (line, role) in enumerate(rows)]
         marks: list[Mark] = []
         self._badge(marks, texts, node, rect)
-        tip = self.details.of_end(node, [title, *notes])
-        hue = self.told.hue(node)
+        tip = self._tip((node,), self.details.of_end(node, [title, *notes]))
+        hue = self.told.hue(node) if self.colors.heat is None else self.colors.heat.look((node,))
         return Box(node, (node,), self.graph.node_type(node), rect, tuple(texts), tuple(marks), tip=tip, hue=hue)
 
     def source(self, node: str, right: float, y: float) -> Box:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..graph import costs
@@ -15,7 +16,6 @@ from .details import Details
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
-    from .shade import Shade
 
 Row = dict[str, Any]
 
@@ -45,14 +45,14 @@ class Table:
         self.rows: list[Row] = []
         self._place: dict[str, int] = {}
 
-    def add(self, graph: Graph, name: str, shade: Shade | None = None) -> None:
-        """All nodes of a graph, with what a shade says of them; with a name they are called `name.node`."""
+    def add(self, graph: Graph, name: str, first: Mapping[str, str]) -> None:
+        """All nodes of a graph; with a name they are called `name.node`. `first`: node → the first of its notes."""
         captions = Captions(graph)
         details = Details(graph, captions, self.seq_len)
         for node in graph.nx:
             row = _row(graph, captions, node) | self._costs(details.costs.get(node, costs.Cost()))
-            if shade is not None and node in shade.values:
-                row["notes"] = [_shaded(shade, node), *row.get("notes", [])]
+            if node in first:
+                row["notes"] = [first[node], *row.get("notes", [])]
             if tie := graph.nx.nodes[node].get("tie"):
                 row["tie"] = f"{name}.{tie}" if name else tie
             self.nodes.append((f"{name}.{node}" if name else node, self._index(row)))
@@ -100,12 +100,6 @@ def _block(graph: Graph, captions: Captions, node: str) -> Row:
         "options": _options(attrs),
         "shapes": [(name, " × ".join(map(str, shape))) for name, shape in shapes.items()],
     }
-
-
-def _shaded(shade: Shade, node: str) -> str:
-    value = shade.values[node]
-    shown = value if isinstance(value, str) else f"{value:.4g}"
-    return f"{shade.meaning}: {shown}" if shade.meaning else shown
 
 
 def _options(attrs: dict[str, Any]) -> list[tuple[str, str, int]]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..graph.costs import sizes, total
+from ..measurement import short
 from ..registry.kinds import Kind, kind_of
 from ..registry.norms import norms_of
 from .captions import Captions
-from .colors import short
 from .operations import steps
 from .said import unsaid
 

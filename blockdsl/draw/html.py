@@ -18,43 +18,49 @@ from typing import TYPE_CHECKING, Any
 
 from ..graph.costs import by_stage, row_length, sizes
 from .facts import Table
+from .heat import Heat
 from .packed import Packed
 from .palette import style
 from .picture import scene
 from .scene import NAMELESS, Scene
-from .shade import Shade
 from .spans import bits
 from .svg import escape, svg
 from .text import draw
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
+    from ..measurement import Measurement
 
 
 def html(
     graphs: Mapping[str, Graph],
     drawn: Callable[..., Scene] | None = None,
     *,
-    unfold: bool = False,
+    unfold: bool | None = None,
+    overlay: Measurement | None = None,
     seq_len: int = 1024,
     dtype: Any = "float32",
-    shades: Mapping[str, Shade] | None = None,
+    notes: Mapping[str, Mapping[str, str]] | None = None,
     **look: Any,
 ) -> str:
     """The page of graphs side by side, each under its name; one alone may be called "".
 
     Args:
-        drawn: draws them otherwise, with `unfold` and `seq_len`; then `shades` say more of nodes.
-        unfold: whether it opens with every block drawn.
+        drawn: draws them otherwise, with `unfold` and `seq_len`.
+        unfold: whether it opens with every block drawn; None: where there is an overlay.
+        overlay: a measurement, whose numbers are on the blocks.
         seq_len, dtype: of the FLOPs and the bytes of the cache.
+        notes: name of a graph → node → what is to say of it first.
         look: the other options of `BlockGraph.to_svg`.
     """
-    draw_all = partial(scene, graphs) if drawn is None else drawn
-    scenes = [draw_all(unfold=unfolded, seq_len=seq_len, **look) for unfolded in (False, True)]
+    unfold = overlay is not None if unfold is None else unfold
+    draw_all = partial(scene, graphs, overlay=overlay) if drawn is None else drawn
+    scenes = [draw_all(unfold=each, seq_len=seq_len, **look) for each in (False, True)]
+    notes = _numbers(graphs, overlay) if notes is None else notes
     table = Table(seq_len, dtype)
     lengths = sorted({row_length(graph, seq_len) for graph in graphs.values()})
     for name, graph in graphs.items():
-        table.add(graph, name, _shade(look.get("color") if shades is None else shades, name))
+        table.add(graph, name, notes.get(name, {}))
     place = {node: i for i, (node, _) in enumerate(table.nodes)}
     packed = Packed()
     folded, unfolded = (_packed_scene(scene, packed, place) for scene in scenes)
@@ -81,10 +87,12 @@ def html(
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html"))
 
 
-def _shade(color: str | Shade | Mapping[str, Shade] | None, name: str) -> Shade | None:
-    if isinstance(color, Mapping):
-        return color.get(name)
-    return color if isinstance(color, Shade) else None
+def _numbers(graphs: Mapping[str, Graph], overlay: Measurement | None) -> dict[str, dict[str, str]]:
+    """What was measured of each node."""
+    if overlay is None:
+        return {}
+    heats = {name: Heat(overlay, f"{name}." if name else "") for name in graphs}
+    return {name: {node: line for node in graphs[name].nx if (line := heat.line(node))} for name, heat in heats.items()}
 
 
 def _packed_scene(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def layered(graph: Graph, faces: Faces) -> Scene:
 class _Layers:
     def __init__(self, graph: Graph, faces: Faces) -> None:
         self.graph, self.faces = graph, faces
-        faces.measure(graph.nodes("block"))
+        faces.measure(DrawnBlock((node,)) for node in graph.nodes("block"))
         self.boxes = {node: self._box(node) for node in graph.nx}
         self.passes: dict[tuple[str, str], list[Slot]] = {}  # each edge → its places in the layers between
 

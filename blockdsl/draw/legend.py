@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .scene import RADIUS, Key, Rect, Scene, Text
+from .heat import GREY, Heat
+from .palette import HEATS
+from .scene import RADIUS, Key, Rect, Scene, Text, size, text_width
 from .told import SIGNS as MARKS
 from .told import STATUSES
+from .widths import wrapped
 
 SIGNS = {
     "⋈": "a GRU cell in place of the sum",
@@ -23,14 +26,23 @@ LINES = {
 }
 MEANINGS = {"same": "alike"}
 BESIDE = 20.0  # from one entry to the next, and above the first
+LINE, STEP = 15.0, 22.0  # of the words above a scale; the width of a colour in it
+SCALE_LEAST = 260.0  # the width of those words in a narrow picture
 
 
-def add_legend(scene: Scene, colors: tuple[tuple[str, str], ...], statuses: Sequence[str] = ()) -> None:
+def add_legend(
+    scene: Scene, colors: tuple[tuple[str, str], ...], statuses: Sequence[str] = (), heat: Heat | None = None
+) -> None:
     """Explain a scene's colours, each its class and its meaning, and its unusual marks, below it.
 
     Args:
         statuses: those of STATUSES that its nodes have.
+        heat: the measurement on its boxes, which has a scale above all else.
     """
+    if heat is not None:
+        _add_scale(scene, heat)
+        grey = any(box.type == "block" and box.hue == GREY for box in scene.boxes)
+        colors = (*colors, *([(GREY, "not measured")] if grey else []))
     signs = {box.sign for box in scene.boxes if box.join}
     lines = {"many" if edge.many else edge.role for edge in scene.edges} & {*LINES}
     swatch = Rect(0, 0, 30 if lines else 2 * RADIUS, 2 * RADIUS)
@@ -44,6 +56,31 @@ def add_legend(scene: Scene, colors: tuple[tuple[str, str], ...], statuses: Sequ
     keys += [Key("", swatch, _beside(swatch, meaning), line=role) for role, meaning in LINES.items() if role in lines]
     for i, key in enumerate(keys):
         scene.keys.append(key.moved(extent.x, extent.bottom + BESIDE * (i + 1)))
+
+
+def _add_scale(scene: Scene, heat: Heat) -> None:
+    """What was measured, and below it the colours from the least to the most."""
+    own, extent, high = heat.measurement, scene.extent, 2 * RADIUS
+    words = wrapped(own.legend().split(" · "), size("note"), max(extent.width, SCALE_LEAST), " · ")
+    y = extent.bottom + BESIDE + RADIUS
+    for line in words:
+        scene.labels.append(Text(extent.x, y, line, "note"))
+        y += LINE
+    if not own.values:
+        return
+    (least, most), top = heat.ends, y - RADIUS - 2
+    if least == most:
+        swatch = Rect(0, 0, high, high)
+        scene.keys.append(
+            Key("heat-0", swatch, _beside(swatch, f"all {own.said(least)}"), sign="").moved(extent.x, top)
+        )
+        return
+    labels = [Text(0, 10.5, "", "note")] * len(HEATS)
+    labels[0] = Text(0, 10.5, f"least {own.said(least)}", "note")
+    x = text_width(labels[0].text, "note") + 8
+    labels[-1] = Text(x + len(HEATS) * STEP + 8, 10.5, f"most {own.said(most)}", "note")
+    for i, label in enumerate(labels):
+        scene.keys.append(Key(f"heat-{i}", Rect(x + i * STEP, 0, STEP, high), label, sign="").moved(extent.x, top))
 
 
 def _beside(swatch: Rect, meaning: str) -> Text:

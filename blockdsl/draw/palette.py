@@ -136,7 +136,9 @@ def _colours(theme: dict[str, str], mode: int) -> list[str]:
             fill, stroke, text = modes[mode]
             of = f".{name}-{i}"
             rules.append(f"{of}>rect,rect{of}{{fill:{fill};stroke:{stroke}}}")
-            marks = ("code", "mark") if name == "grey" else ("code", "mark", "note")  # muted is too pale on the others
+            marks = (
+                ("code", "mark") if name == "grey" else ("code", "mark", "value", "note")
+            )  # muted is too pale on the others
             rules.append(",".join(f"{of}>text.{role}" for role in marks) + f"{{fill:{text}}}")
             rules += [f"{of}>rect.mark{{stroke:{stroke}}}", f".block{of}>rect.mark.flow{{fill:{stroke}}}"]
     return rules

@@ -11,7 +11,7 @@ from ..registry.options import whole
 from .alt import alt_text
 from .captions import Captions
 from .choices import DETAILS, check_choice
-from .colors import BY_COST, Colors, colors, heats
+from .colors import Colors, colors
 from .column import GAP, Column
 from .columns import APART as GUTTER
 from .columns import FOOT, stream
@@ -24,12 +24,12 @@ from .legend import add_legend
 from .parts import DrawnBlock, Parts
 from .placed import ColumnPart
 from .scene import RADIUS, Box, Edge, Rect, Scene, Text, size, widest
-from .shade import Shade
 from .told import UNTOLD, Told
 from .widths import wrapped
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
+    from ..measurement import Measurement
 
 SIDE = 18.0  # from the stack to what stands beside it
 APART = 46.0  # one graph from the next
@@ -46,27 +46,30 @@ def scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
 def picture(
     graph: Graph,
     *,
-    unfold: bool = False,
+    unfold: bool | None = None,
     detail: str = "block",
-    color: str | Shade = "kind",
+    color: str = "kind",
+    overlay: Measurement | None = None,
     seq_len: int = 1024,
     columns: int | None = None,
 ) -> Scene:
     """The scene of one graph; the arguments are those of `BlockGraph.to_svg`."""
-    drawn = Picture(graph, detail, color, seq_len)
-    drawn.draw(unfolded(unfold, color), columns)
+    own = colors({"": graph}, color, overlay, seq_len)[""]
+    drawn = Picture(graph, detail, own, seq_len)
+    drawn.draw(overlay is not None if unfold is None else unfold, columns)
     scene = drawn.scene
     drawn.head(head_scale(scene.extent.width))
-    add_legend(scene, drawn.colors.legend)
+    add_legend(scene, own.legend, heat=own.heat)
     return scene
 
 
 def pictures(
     graphs: Mapping[str, Graph],
     *,
-    unfold: bool = False,
+    unfold: bool | None = None,
     detail: str = "block",
-    color: str | Mapping[str, Shade] = "kind",
+    color: str | Mapping[str, Told] = "kind",
+    overlay: Measurement | None = None,
     seq_len: int = 1024,
     columns: int | None = None,
     joined: bool = True,
@@ -77,21 +80,21 @@ def pictures(
     A node is called `name.node` in it.
 
     Args:
-        color: for all of them, or a Shade for each by its name.
+        color: for all of them; or what became of the nodes of each, and every block is drawn.
         joined: what one gives is the context of the next.
         legend: whether there is one, and text above each.
     """
     whole = Scene("")
     meanings: dict[tuple[str, str], None] = {}
     headings: list[Text] = []
-    by_cost = heats(graphs, color, seq_len) if color in BY_COST else None
+    unfold = (overlay is not None if unfold is None else unfold) or not isinstance(color, str)
+    looks = colors(graphs, color, overlay, seq_len)
     before: Box | None = None
     x = 0.0
     drawings: dict[str, Picture] = {}
     for name, graph in graphs.items():
-        own = (color if by_cost is None else by_cost[name]) if isinstance(color, str) else color[name]
-        drawings[name] = Picture(graph, detail, own, seq_len, joined and bool(drawings))
-        drawings[name].draw(unfolded(unfold, own), columns)
+        drawings[name] = Picture(graph, detail, looks[name], seq_len, joined and bool(drawings))
+        drawings[name].draw(unfold, columns)
     scale = head_scale(sum(drawn.scene.extent.width + APART for drawn in drawings.values()))
     for name, drawn in drawings.items():
         if legend:
@@ -116,7 +119,7 @@ def pictures(
     top = whole.extent.y - 18
     whole.labels += [heading.moved(0, top) for heading in headings]
     if legend:
-        add_legend(whole, tuple(meanings))
+        add_legend(whole, tuple(meanings), heat=next(iter(looks.values())).heat)
     return whole
 
 
@@ -146,11 +149,6 @@ def _into(output: Box, context: Box, x: float) -> Edge:
     return Edge("context", output.node, context.node, points)
 
 
-def unfolded(unfold: bool, color: str | Shade | Colors) -> bool:
-    """Whether every block is drawn: those of a repeat are alike, and their shades may not be."""
-    return unfold or isinstance(color, Shade)
-
-
 def head_scale(wide: float) -> float:
     """How much larger the text above a picture is where the picture is so wide that it will be shown smaller."""
     return min(1.4, max(1.0, wide / COLUMN))
@@ -171,7 +169,7 @@ class Picture:
         self,
         graph: Graph,
         detail: str,
-        color: str | Shade | Colors,
+        colors: Colors,
         seq_len: int,
         feeds: bool = False,
         beside: Graph | None = None,
@@ -181,8 +179,8 @@ class Picture:
         self.captions = Captions(graph, beside, sides=True)
         details = Details(graph, self.captions, seq_len)
         self.graph, self.feeds = graph, feeds
-        self.colors = color if isinstance(color, Colors) else colors(graph, details, color)
-        self.faces = Faces(graph, details, self.colors.of, detail == "op", told)
+        self.colors = colors
+        self.faces = Faces(graph, details, colors, detail == "op", told)
         self.column = Column(graph, self.faces)
         self.scene = Scene(details.title())
         self.at = 0.0

@@ -169,7 +169,8 @@ class Key:
 
     Attributes:
         hue: the class of the colour; empty: it is a sign, or a line.
-        sign: as a Box has it, or what stands on the colour; line: the role of an Edge, or "many".
+        label: empty inside a scale, whose ends alone have one.
+    sign: as a Box has it, or what stands on the colour; line: the role of an Edge, or "many".
     """
 
     hue: str
@@ -237,6 +238,7 @@ NAMELESS = ("gain", "label", "skip")
 FONTS = {
     "title": (12.5, True, False),
     "note": (10.5, False, False),
+    "value": (11.0, True, False),
     "code": (11.0, False, True),
     "mark": (9.5, False, False),
     "label": (11.0, True, False),

@@ -6,38 +6,31 @@ put by `picture.pictures`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
 from ..graph.graph import Graph
+from .heat import Heat, check_nodes
 from .outline import Cluster, Outline, OutlineEdge, outline
-from .shade import Shade
 from .text import draw
 
 if TYPE_CHECKING:
-    from typing import Any
+    from ..measurement import Measurement
 
 HEADINGS = {"": "", "encoder": "encoder", "decoder": "decoder: its context is the encoder's output"}
 
 
-def draw_text(graph: Graph, ascii: bool = False, color: bool = False) -> str:
-    """The drawing with characters: of two streams, one below the other."""
-    drawn = {HEADINGS[name]: draw(stream, ascii, color) for name, stream in graph.streams().items()}
-    return "\n\n".join(f"{heading}\n{own}" if heading else own for heading, own in drawn.items())
-
-
-def shades(color: Any, streams: Mapping[str, Graph]) -> Any:
-    """A Shade of both streams as one for each: its nodes are called `encoder.a0`, as in the picture."""
-    if not isinstance(color, Shade) or "" in streams:
-        return color
-    own: dict[str, dict[str, float | str]] = {name: {} for name in streams}
-    for node, value in color.values.items():
-        side, _, rest = node.partition(".")
-        own.setdefault(side, {})[rest] = value
-    return {name: Shade(own[name], color.meaning) for name in streams}
+def draw_text(graph: Graph, ascii: bool = False, color: bool = False, overlay: Measurement | None = None) -> str:
+    """The drawing with characters: of two streams, one below the other; an overlay's numbers are beside the blocks."""
+    streams, heats = graph.streams(), {}
+    if overlay is not None:
+        heats = {name: Heat(overlay, f"{name}." if name else "") for name in streams}
+        check_nodes(overlay, (heats[name].prefix + node for name, stream in streams.items() for node in stream.nx))
+    drawn = {HEADINGS[name]: draw(stream, ascii, color, heats.get(name)) for name, stream in streams.items()}
+    text = "\n\n".join(f"{heading}\n{own}" if heading else own for heading, own in drawn.items())
+    return text if overlay is None else f"{text}\n{Heat(overlay).in_words()}"
 
 
 class _Both(Graph):

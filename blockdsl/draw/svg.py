@@ -70,7 +70,7 @@ class _Svg:
         if key.hue:
             middle = Text(r.x + r.width / 2, r.middle + 4.5, key.sign, "badge", "middle")
             return (
-                f'<g class="key"><rect class="{key.hue}" {area(r)} rx="3"/>{text(key.label)}'
+                f'<g class="key"><rect class="{key.hue}" {area(r)} rx="3"/>{text(key.label) if key.label.text else ""}'
                 f"{text(middle) if key.sign else ''}</g>"
             )
         if key.line:
@@ -80,7 +80,7 @@ class _Svg:
         else:
             shown = sign(key.sign, (r.x + r.width / 2, r.middle))
             shown = f'<g class="label">{shown}</g>' if not key.sign else shown
-        return f'<g class="key">{shown}{text(key.label)}</g>'
+        return f'<g class="key">{shown}{text(key.label) if key.label.text else ""}</g>'
 
     def _frame(self, frame: Frame) -> str:
         data = "data-stage" if frame.role == "stage" else "data-times"

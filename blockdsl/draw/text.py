@@ -6,6 +6,7 @@ sum. UTF-8 and ASCII differ by the table of glyphs alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from .tree import tree
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
+    from .heat import Heat
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,19 @@ class _Row:
     kind: str = ""  # of the block that it is, if it is one
 
 
-def draw(graph: Graph, ascii: bool = False, color: bool = False) -> str:
+def draw(graph: Graph, ascii: bool = False, color: bool = False, heat: Heat | None = None) -> str:
     """The drawing, one string with newlines and no newline at its end.
 
     Args:
         color: blocks are coloured by their kind, by a terminal's escape codes.
+        heat: a measurement, whose numbers are beside the blocks.
     """
-    return _Text(graph, ASCII if ascii else UTF8, color).drawing()
+    return _Text(graph, ASCII if ascii else UTF8, color, heat).drawing()
 
 
 class _Text:
-    def __init__(self, graph: Graph, glyphs: Glyphs, color: bool) -> None:
-        self.graph, self.glyphs, self.color = graph, glyphs, color
+    def __init__(self, graph: Graph, glyphs: Glyphs, color: bool, heat: Heat | None) -> None:
+        self.graph, self.glyphs, self.color, self.heat = graph, glyphs, color, heat
         self.captions = Captions(graph)
         self.items = self.captions.items  # None: drawn as a list
         self.words: dict[DrawnBlock, dict[str, None]] = {}  # which copies it reads, in words
@@ -100,7 +103,11 @@ class _Text:
             parts.append("beside a context")
         if self.graph.nodes("condition"):
             parts.append(f"with a condition of {self.graph.condition[0]:,}")
-        return f" {self.glyphs.dot} ".join(parts)
+        return f" {self.glyphs.dot} ".join([*parts, *self._measured((self.graph.start,))])
+
+    def _measured(self, nodes: Sequence[str]) -> list[str]:
+        said = "" if self.heat is None else self.heat.said(nodes)
+        return [said] if said else []
 
     def _output(self) -> str:
         attrs = self.graph.nx.nodes[self.graph.end]
@@ -109,6 +116,7 @@ class _Text:
         logits = f"logits of {width:,} tokens" if width is not None and width == tokens else ends.gives(self.graph)
         logits += " (tied to the embedding)" if attrs["tied"] else ""
         parts = ["output", reads, ends.last_norm(self.graph), logits, *ends.output_options(self.graph)]
+        parts += self._measured((self.graph.end,))
         return f" {self.glyphs.dot} ".join(filter(None, parts))
 
     def _staged(self, items: Chain) -> list[_Row]:
@@ -151,6 +159,8 @@ class _Text:
 
     def _leaf(self, part: DrawnBlock, indent: str, times: str = "") -> _Row:
         notes = [*self._notes(part), *filter(None, self.words.get(part, ()))]
+        if not isinstance(part, DrawnLabel | DrawnSkip):
+            notes = [*self._measured(part.nodes), *notes]
         kind = self.graph.nx.nodes[part.node].get("kind", "") if type(part) is DrawnBlock else ""
         return _Row(indent, name(self.captions, part) + times, f" {self.glyphs.dot} ".join(notes), kind)
 
@@ -181,7 +191,7 @@ class _Text:
                 assert isinstance(node, str)
                 is_sum = self.graph.node_type(node) == "sum"
                 text = f"{node}: sum" if is_sum else f"{node}: {self.captions.name(node)}"
-                notes = [self._reads(node), *([] if is_sum else [self._note(node)])]
+                notes = [*self._measured((node,)), self._reads(node), *([] if is_sum else [self._note(node)])]
                 kind = self.graph.nx.nodes[node].get("kind", "")
                 rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes), kind))
         return [*rows, _Row("", self.glyphs.rail)]

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..draw.choices import COLORS, DETAILS
-from ..draw.colors import short
 from ..draw.palette import style
 from ..errors import UserError
 from ..graph.costs import Cost, by_stage, row_length, sizes
 from ..language.format import format_text
 from ..language.macros import MACROS
+from ..measurement import short
 from ..registry.kinds import kinds
 from ..registry.options import whole
 from ..registry.state import ITEM_BYTES, item_bytes

@@ -36,6 +36,9 @@ NAMES = [
     "train",
     "generate",
     "attention",
+    "record",
+    "importance",
+    "profile",
     "coords",
 ]
 WITH_A_PATTERN = ["check", "fmt", "show", "stats"]
@@ -120,7 +123,20 @@ def test_the_examples_of_the_whole_show_what_they_promise(
     Path("model.pattern").write_text("(a f)*2\n", encoding="utf-8")
     lines = [shlex.split(line) for line in examples(blockdsl("--help").out)]
     by_command = {command: arguments for _, command, *arguments in lines}
-    expected = ["check", "show", "draw", "edit", "stats", "plan", "diff", "options", "train", "generate"]
+    expected = [
+        "check",
+        "show",
+        "draw",
+        "edit",
+        "stats",
+        "plan",
+        "diff",
+        "options",
+        "train",
+        "generate",
+        "profile",
+        "importance",
+    ]
     assert sorted(by_command) == sorted(expected)
     wrong = blockdsl("check", *by_command["check"])
     assert (wrong.status, wrong.out) == (1, "")

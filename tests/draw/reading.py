@@ -22,6 +22,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 SIZES = {
     "title": 12.5,
     "note": 10.5,
+    "value": 11,
     "code": 11,
     "mark": 9.5,
     "label": 11,
@@ -34,7 +35,7 @@ SIZES = {
     "change": 10.5,
     "badge": 13,
 }
-BOLD = {"title", "label", "times", "heading", "name", "facts", "change", "badge"}
+BOLD = {"title", "value", "label", "times", "heading", "name", "facts", "change", "badge"}
 SLACK = 0.02  # of numbers that are written with two decimals
 
 
@@ -192,7 +193,7 @@ def read(svg: str) -> Picture:
             written = [_text(label, dx, dy) for label in element.findall(f"{SVG}text")]
             frames.append(Frame(classes[0], value, _rect(rect, dx, dy), tuple(written)))
         elif classes[0] == "key":
-            keys.append(_text(element.findall(f"{SVG}text")[0], dx, dy))
+            keys += [_text(text, dx, dy) for text in element.findall(f"{SVG}text")]  # none inside a scale
         elif classes == ("head",) and element.tag == f"{SVG}g":
             head += [_text(line, dx, dy) for line in element]
         elif element.tag == f"{SVG}text":

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 import blockdsl
-from blockdsl.draw import Shade
+from blockdsl import Measurement
 from blockdsl.draw.palette import HEATS
 
 from ..built_in import BUILT_IN
@@ -159,11 +159,13 @@ def test_all_of_a_picture_can_be_seen(pattern: str, settings: dict[str, Any], de
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_so_can_shades_and_differences(theme: str) -> None:
-    graph = blockdsl.compile(f"a*{len(HEATS)}", dim=32)
-    shaded = graph.to_svg(color=Shade({f"a{i}": float(i) for i in range(len(HEATS))}, "share"), unfold=True)
+def test_so_can_measurements_and_differences(theme: str) -> None:
+    graph = blockdsl.compile(f"a*{len(HEATS)} f", dim=32)
+    values = {"input": 2.5, **{f"a{i}": float(i) for i in range(len(HEATS))}}
+    measured = graph.to_svg(overlay=Measurement("share", "s", values, "of all"))
+    assert {*re.findall(r"heat-\d", measured.partition("</style>")[2])} == {f"heat-{i}" for i in range(len(HEATS))}
     other = blockdsl.compile("a f*3", dim=32, heads=4)
-    for svg in (shaded, graph.to_svg(color="tied"), graph.diff(other).to_svg()):
+    for svg in (measured, graph.to_svg(color="tied"), graph.diff(other).to_svg()):
         assert faults(svg, theme == "dark") == []
 
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blockdsl
-from blockdsl import BlockGraph, UserError
-from blockdsl.draw import Shade, page
+from blockdsl import BlockGraph, Measurement, UserError
+from blockdsl.draw import page
 from blockdsl.draw.packed import Packed
 
 from .pages import parsed, unpacked
@@ -228,15 +228,20 @@ def test_counts_are_text_for_a_script_has_no_numbers_that_large() -> None:
     assert isinstance(row(read, "a0")["flops"], str)
 
 
-def test_a_shade_tells_its_value() -> None:
-    shade = Shade({"a0": 0.51234, "f1": 3.0}, "stream norm")
-    read = data(graph("(a f)*2"), color=shade)
+def test_a_measurement_is_in_the_notes_and_on_the_blocks_of_both_pictures() -> None:
+    overlay = Measurement("stream norm", "", {"a0": 0.51234, "f1": 3.0})
+    read = data(graph("(a f)*2"), overlay=overlay)
     assert [row(read, node)["notes"] for node in ("a0", "f1", "a2")] == [
-        ["stream norm: 0.5123"],
+        ["stream norm: 0.512"],
         ["stream norm: 3"],
         [],
     ]
-    assert len(read["pictures"]) == 1  # every block is drawn
+    folded, unfolded = (unpacked(read["shapes"], picture["lines"]) for picture in read["pictures"])
+    assert "1 of 2 measured" in folded
+    assert "1 of 2" not in unfolded
+    assert "0.512" in unfolded
+    assert read["unfolded"] is True
+    assert data(graph("(a f)*2"), overlay=overlay, unfold=False)["unfolded"] is False
 
 
 def test_a_difference_is_a_page_of_both_graphs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import blockdsl
 from blockdsl.draw import side_by_side
-from blockdsl.draw.colors import short
+from blockdsl.measurement import short
 
 from .reading import SVG, check
 

@@ -347,13 +347,14 @@ def test_colours_by_kind() -> None:
 
 def test_colours_by_cost() -> None:
     picture = drawn("a f(mult=1) f(mult=8)", color="params")
-    assert hues(picture) == {"a0": "heat-0", "f1": "heat-2", "f2": "heat-4"}
+    assert hues(picture) == {"a0": "heat-0", "f1": "heat-0", "f2": "heat-4"}
     # 4·16·8 + 32; 2·16·16 + 2·16 + 32; 2·16·128 + 128 + 16 + 32
-    assert [key.words for key in picture.keys] == ["544 parameters", "576 parameters", "4.27 k parameters"]
+    assert [node.words[2] for node in picture.of("block")] == ["544", "576", "4.27 k"]
+    assert [key.words for key in picture.keys] == ["least 544", "most 4.27 k"]
     picture = drawn("a " + " ".join(f"f(mult={i})" for i in range(1, 10)), color="params")
     assert hues(picture)["f1"] == "heat-0"
     assert hues(picture)["f9"] == "heat-4"
-    assert len(picture.keys) == 5
+    assert len(picture.keys) == 2
 
 
 def test_colours_by_stage_and_tie() -> None:

@@ -1,4 +1,4 @@
-"""`blockdsl attention`, and the numbers of a run that a drawing is coloured by."""
+"""`blockdsl attention`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import matplotlib.text
 import pytest
 import torch
 
-from blockdsl import UserError
-from xt_blocks import attention_map, record
-from xt_blocks.train import OVERLAYS, load_trained, overlay, record_run
-from xt_blocks.train.data import load_corpus
+from xt_blocks import attention_map
+from xt_blocks.train import load_trained
 from xt_blocks.train.look import _figure, byte_name
-from xt_blocks.train.run_folder import RunFolder
 
 from ..cli.conftest import process
 
@@ -110,29 +107,3 @@ def test_what_cannot_be_drawn_is_refused(run: Path, blockdsl: Blockdsl, flags: d
 def test_a_run_is_needed(blockdsl: Blockdsl, tmp_path: Path) -> None:
     _, _, err = blockdsl("attention", tmp_path / "none", "--block", "a0", "--text", "x")
     assert err == f"blockdsl attention: {tmp_path / 'none'}: no such run folder\n"
-
-
-def test_overlays_are_the_numbers_of_the_record(run: Path) -> None:
-    text = b"the fox"
-    found = record(load_trained(run), torch.tensor([[*text]]))
-    assert record_run(run, text) == found
-    for value in ("stream_norm", "branch_norm"):
-        numbers = overlay(run, text, value)
-        assert [*numbers] == ["a0", "f1", "a2", "f3"]
-        assert numbers == pytest.approx({node: row[value] for node, row in found.items()})  # type: ignore[literal-required]
-    entropies = overlay(run, text, "attention_entropy")
-    assert entropies == pytest.approx({node: sum(found[node]["attention_entropy"] or []) / 2 for node in ("a0", "a2")})
-    assert len(OVERLAYS) == 3
-    with pytest.raises(UserError, match="there is no overlay 'size'; there are stream_norm, branch_norm"):
-        overlay(run, text, "size")
-
-
-def test_an_overlay_reads_what_the_run_held_out_unless_told_otherwise(
-    run: Path, blockdsl: Blockdsl, tmp_path: Path
-) -> None:
-    settings = RunFolder.open(run).settings
-    held = load_corpus(settings.text, settings.seq_len).valid[: settings.seq_len]
-    assert overlay(run, None, "stream_norm") == overlay(run, bytes(held.tolist()), "stream_norm")
-    out = tmp_path / "x.svg"
-    assert blockdsl("draw", run, "-o", out, "--overlay", "stream_norm") == (0, f"wrote {out}\n", "")
-    assert "stream norm" in out.read_text(encoding="utf-8")

@@ -27,10 +27,13 @@ from . import (
     edit,
     fmt,
     generate,
+    importance,
     lsp,
     options,
     output,
     plan,
+    profile,
+    record,
     show,
     stats,
     tokenize,
@@ -38,7 +41,10 @@ from . import (
 )
 from .parser import Parser
 
-COMMANDS = (check, fmt, show, draw, edit, lsp, stats, plan, diff, options, tokenize, train, generate, attention, coords)
+COMMANDS = (
+    *(check, fmt, show, draw, edit, lsp, stats, plan, diff, options, tokenize, train, generate),
+    *(attention, record, importance, profile, coords),
+)
 
 DESCRIPTION = """\
 Transformer variants as layer patterns. A pattern says which blocks, in which order:
@@ -70,6 +76,8 @@ examples:
   blockdsl options sparse_topk                 what an option does, its values and its paper
   blockdsl train                               two minutes on text that is on every machine
   blockdsl generate runs/1 --prompt "def "     sample from what it learned
+  blockdsl profile "(a f)*6"                   time and memory of each block
+  blockdsl importance runs/1                   the loss without each block
 """
 
 

@@ -10,10 +10,11 @@ from blockdsl.draw.choices import COLORS, DETAILS
 from blockdsl.errors import UserError
 
 from . import picture, source
+from .record import SHOWN as OVERLAYS
 
 if TYPE_CHECKING:
     from blockdsl.api import BlockGraph
-    from blockdsl.draw.shade import Shade
+    from blockdsl.measurement import Measurement
 
 
 class Form(NamedTuple):
@@ -23,7 +24,7 @@ class Form(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-PAGED = ("unfold", "detail", "color", "seq_len")
+PAGED = ("unfold", "detail", "color", "overlay", "seq_len")
 PICTURED = (*PAGED, "columns", "theme")
 FORMS = {
     ".svg": Form("to_svg", PICTURED),
@@ -32,9 +33,8 @@ FORMS = {
     ".html": Form("to_html", PAGED),
     ".dot": Form("to_dot", ("unfold",)),
     ".mmd": Form("to_mermaid", ("unfold",)),
-    ".txt": Form("to_text"),
+    ".txt": Form("to_text", ("overlay",)),
 }
-OVERLAYS = ("stream_norm", "branch_norm", "attention_entropy")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -53,7 +53,11 @@ def add_parser(subparsers: Any) -> None:
     )
     source.add_graph(parser)
     picture.add(parser, [*FORMS], "where to", required=True)
-    parser.add_argument("--unfold", action="store_true", help="draw every block, not each repeat once")
+    parser.add_argument(
+        "--unfold",
+        action=argparse.BooleanOptionalAction,
+        help="draw every block, not each repeat once (default: with --overlay)",
+    )
     parser.add_argument("--columns", type=int, metavar="N", help="of a stack (default: one, or several for a long one)")
     parser.add_argument("--detail", choices=DETAILS, help="op: open each block to its operations")
     parser.add_argument("--color", choices=COLORS, help="what the colour of a block shows (default: kind)")
@@ -72,15 +76,12 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     suffix = picture.ending(args, [*FORMS])
     form = FORMS[suffix]
-    options = {name: value for name in PICTURED if (value := getattr(args, name)) not in (None, False)}
-    other = [name for name in options if name not in form.options]
-    if args.overlay is not None and "color" not in form.options:
-        other.append("overlay")
-    if other:
+    options = {name: value for name in PICTURED if (value := getattr(args, name)) is not None}
+    if other := [name for name in options if name not in form.options]:
         given = " and ".join(f"--{name.replace('_', '-')}" for name in other)
         raise UserError(f"{given}: not for {suffix} files")
     if args.overlay is not None:
-        options["color"] = overlay(args)
+        options["overlay"] = overlay(args)
     elif args.text is not None:
         raise UserError("--text needs --overlay, which reads it")
     if suffix in (".dot", ".mmd"):
@@ -106,15 +107,13 @@ def _together(graphs: dict[str, BlockGraph], suffix: str, options: dict[str, Any
     return image(side_by_side(graphs, **{"theme": "light", **options}), suffix)
 
 
-def overlay(args: argparse.Namespace) -> Shade:
-    """What the blocks of a run do with a text, as colours."""
-    from blockdsl.draw.shade import Shade
-
-    from ..train.look import overlay as measured
+def overlay(args: argparse.Namespace) -> Measurement:
+    """What the blocks of a run do with a text."""
+    from ..measure.runs import record_of_run
 
     if args.color is not None:
         raise UserError("give --overlay or --color; a block has one colour")
     path, text = Path(args.pattern), None if args.text is None else args.text.encode()
     if not path.is_dir():
         raise UserError(f"--overlay needs a trained run's folder, and {args.pattern} is none")
-    return Shade(measured(path, text, args.overlay), args.overlay.replace("_", " "))
+    return record_of_run(path, text)[args.overlay]

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 from blockdsl.errors import UserError
 
-_PLAIN = {"×": "x", "·": "-", "→": "->", "…": "...", "Δ": "d", "–": "-", "—": "-"}
+_PLAIN = {"×": "x", "·": "-", "→": "->", "…": "...", "Δ": "d", "–": "-", "—": "-", "█": "#", "µ": "u"}
 STDOUT = Path("-")
 
 

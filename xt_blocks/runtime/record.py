@@ -161,19 +161,24 @@ class _Pass:
 
 def _observed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, _Pass]:
     """Prefix of its nodes' names → the last pass of each stack that ran."""
-    stacks = {name: module for name, module in model.named_modules() if isinstance(module, Stack)}
     passes: dict[str, _Pass] = {}
     with ExitStack() as hooks, evaluating(model):
-        for name, stack in stacks.items():
-            hooks.enter_context(_hooked(name, stack, passes))
+        for prefix, stack in named_stacks(model).items():
+            hooks.enter_context(_hooked(prefix, stack, passes))
         model(*args, **kwargs)
     if not passes:
         raise ValueError(f"no stack of blocks ran in {type(model).__name__}")
+    return passes
+
+
+def named_stacks(model: nn.Module) -> dict[str, Stack]:
+    """Each stack of a model by what its nodes' names begin with: nothing for the only one, else as "encoder."."""
+    stacks = {name: module for name, module in model.named_modules() if isinstance(module, Stack)}
     if len(stacks) == 1:
-        return dict(zip([""], passes.values(), strict=True))
+        return dict(zip(("",), stacks.values(), strict=True))
     firsts = [name.partition(".")[0] for name in stacks]
     short = len({*firsts}) == len(firsts)
-    return {(name.partition(".")[0] if short else name) + ".": one for name, one in passes.items()}
+    return {(name.partition(".")[0] if short else name) + ".": stack for name, stack in stacks.items()}
 
 
 @contextmanager

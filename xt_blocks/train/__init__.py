@@ -7,7 +7,7 @@ from .device import peak_flops
 from .engine import Engine, LocalEngine, NotFinite, StepResult
 from .interrupt import StopRequest
 from .logs import Reporter, Reporters, log_names, open_logs
-from .look import FORMATS, OVERLAYS, draw_attention, overlay, record_run
+from .look import FORMATS, data_of_run, draw_attention
 from .loop import Trainer, bits_per_byte
 from .metrics import MEASURED, read_metrics
 from .model import build_model, check_fits, check_lookahead, compile_graph
@@ -36,7 +36,6 @@ from .unigram import unigram_bits_per_byte
 __all__ = [
     "FORMATS",
     "MEASURED",
-    "OVERLAYS",
     "CoordinateCheck",
     "Corpus",
     "Data",
@@ -60,6 +59,7 @@ __all__ = [
     "check_free",
     "check_lookahead",
     "compile_graph",
+    "data_of_run",
     "default_path",
     "draw_attention",
     "example_prompt",
@@ -73,13 +73,11 @@ __all__ = [
     "log_names",
     "open_logs",
     "open_tokens",
-    "overlay",
     "peak_flops",
     "plot_coordinates",
     "plot_losses",
     "printable",
     "read_metrics",
-    "record_run",
     "resume_threads",
     "sample",
     "sample_over_ranks",

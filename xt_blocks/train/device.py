@@ -36,13 +36,20 @@ def peak_flops(device: str, precision: str) -> tuple[float, str]:
     Args:
         precision: "fp32" or "bf16", as of TrainSettings.
     """
+    if (known := published_peak(device, precision)) is not None:
+        return known
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return _measured(torch.device(device), dtype), "measured on a product of matrices"
+
+
+def published_peak(device: str, precision: str) -> tuple[float, str] | None:
+    """The same where the device is in the table; None where it is not."""
     of = torch.device(device)
-    if of.type == "cuda":
-        name = torch.cuda.get_device_name(of)
-        for known, (fp32, bf16) in PEAKS.items():
-            if known in name:
-                return (bf16 if precision == "bf16" else fp32) * 1e12, f"{known}, as published"
-    return _measured(of, torch.bfloat16 if precision == "bf16" else torch.float32), "measured on a product of matrices"
+    name = torch.cuda.get_device_name(of) if of.type == "cuda" else ""
+    for known, (fp32, bf16) in PEAKS.items():
+        if known in name:
+            return (bf16 if precision == "bf16" else fp32) * 1e12, f"{known}, as published"
+    return None
 
 
 def _measured(device: torch.device, dtype: torch.dtype) -> float:

@@ -1,4 +1,4 @@
-"""Inspecting the model of a run: statistics of each block on a text, and attention maps.
+"""Inspecting the model of a run: what it can be shown, and attention maps.
 
 Owns drawing an attention map and the labels of its bytes. `xt_blocks.record` records the pass.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blockdsl.errors import UserError
 
-from ..runtime.record import BlockRecord, attention_map, record
+from ..runtime.record import attention_map
 from .plot import new_figure
 from .run_folder import RunFolder
 from .sample import load_trained
@@ -23,59 +23,32 @@ from .source import load_data
 
 if TYPE_CHECKING:
     from .. import TransformerWrapper
+    from .data import Data
 
-OVERLAYS = ("stream_norm", "branch_norm", "attention_entropy")
 FORMATS = (".png", ".svg", ".pdf")
 _MOST_TICKS = 100  # labelled tokens, at a readable size
 _INCHES = 0.16  # a token
 
 
-def record_run(path: Path, text: bytes | None, device: str = "cpu") -> dict[str, BlockRecord]:
-    """Statistics of the blocks of the run at `path` on a text, by `record`.
-
-    Args:
-        text: None: the first sequence of what the run held out from training.
-
-    Raises:
-        UserError: there is no trained run at `path`, or the text is empty or longer than the model reads.
-    """
-    model, run = load_trained(path, device), RunFolder.open(path)
-    return record(model, tokens_of(model, held_out(run) if text is None else encoded(run, text)))
-
-
 def held_out(run: RunFolder) -> list[int]:
     """The first sequence that the run did not train on. Raises UserError when its text is gone."""
+    seq_len = run.settings.seq_len
+    first: list[int] = data_of_run(run, "say what the model is to read").validation(seq_len, seq_len)[0, :-1].tolist()
+    return first
+
+
+def data_of_run(run: RunFolder, advice: str) -> Data:
+    """What the run was trained on and validated with. Raises UserError when it is gone, with advice."""
     settings = run.settings
     files = (settings.data,) if settings.data is not None else settings.text or ()
     if not all(Path(file).exists() for file in files):
-        raise UserError(f"the text that {run.path} was trained on is not there any more: say what the model is to read")
-    return load_data(settings).validation(settings.seq_len, settings.seq_len)[0, :-1].tolist()
+        raise UserError(f"the text that {run.path} was trained on is not there any more: {advice}")
+    return load_data(settings)
 
 
 def encoded(run: RunFolder, text: bytes) -> list[int]:
     """The tokens of a text. Raises UserError when the run's tokenizer cannot be read."""
     return run.read_tokenizer().encode(text.decode("utf-8", "surrogateescape"))
-
-
-def overlay(path: Path, text: bytes | None, value: str, device: str = "cpu") -> dict[str, float]:
-    """One number a block, to colour a drawing of the run's graph with.
-
-    Args:
-        value: one of OVERLAYS; attention_entropy is the mean over heads, for attention blocks only.
-
-    Returns:
-        node → the number.
-
-    Raises:
-        UserError: as `record_run`, or there is no such value.
-    """
-    if value not in OVERLAYS:
-        raise UserError(f"there is no overlay {value!r}; there are {', '.join(OVERLAYS)}")
-    return {
-        node: float(torch.tensor(number, device="cpu", dtype=torch.float64).mean())
-        for node, row in record_run(path, text, device).items()
-        if (number := dict(row)[value]) is not None
-    }
 
 
 def tokens_of(model: TransformerWrapper, text: Sequence[int]) -> Tensor:
@@ -99,7 +72,8 @@ def draw_attention(path: Path, text: bytes, block: str, head: int, form: str, de
         form: one of FORMATS.
 
     Raises:
-        UserError: as `record_run`; or the block has no attention or no such head.
+        UserError: there is no trained run at `path`; the text is empty or longer than the model reads; or the block has
+            no attention or no such head.
     """
     model, run = load_trained(path, device), RunFolder.open(path)
     tokens = encoded(run, text)
