@@ -137,7 +137,7 @@ def test_flops_are_those_of_the_costs_and_rates_follow() -> None:
     forward = profile(graph, **QUICK, backward=False)
     assert [*forward.by_name] == ["time", "flops", "rate"]
     assert forward["rate"].values["f1"] == pytest.approx(forward["flops"].values["f1"] / forward["time"].values["f1"])
-    assert forward.facts["whole"]["backward"] == 0 or forward.facts["whole"]["backward"] < 1e-3
+    assert forward.facts["whole"]["backward"] == 0
 
 
 def test_the_model_is_as_it_was_before() -> None:
@@ -168,7 +168,7 @@ def test_the_pass_computes_what_it_does_without_being_watched() -> None:
             stack.zero_grad()
             owners = Owners(stacks_of(stack), lambda owner: None)
             if watched:
-                with owners.watched():
+                with owners.hooked():
                     loss = stack(x).square().mean()
                     owners.begin_backward(lambda owner: None)
                     loss.backward()

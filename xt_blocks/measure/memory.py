@@ -40,7 +40,7 @@ class SavedBytes:
             self.bytes[owner] += storage.nbytes()
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def counted(self) -> Iterator[None]:
         """Inside, what is kept is counted."""
 
         def pack(tensor: Tensor) -> Tensor:

@@ -55,10 +55,10 @@ class Owners:
         self.stacks, self.begin, self.enters = stacks, begin, enters
         self.queues: dict[nn.Module, list[str]] = {}
         self.forward = True
-        self.behind: dict[str, int] = {}  # of each stack, blocks whose backward pass has not ended
+        self.unfinished: dict[str, int] = {}  # of each stack, blocks whose backward pass has not ended
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def hooked(self) -> Iterator[None]:
         """Inside, the stacks tell; the first owner is the first stack's input."""
         handles: list[Any] = []
         for i, one in enumerate(self.stacks):
@@ -84,7 +84,7 @@ class Owners:
         def hook(stack: nn.Module, args: Any) -> None:
             if self.forward:
                 self.queues |= {module: [*nodes] for module, nodes in one.calls().items()}
-                self.behind[one.prefix] = 0
+                self.unfinished[one.prefix] = 0
 
         return hook
 
@@ -100,7 +100,7 @@ class Owners:
             if not self.forward:  # what checkpointing computes again is part of the backward pass
                 return None
             node, (x, *others) = self.queues[module][0], args
-            self.behind[one.prefix] += 1
+            self.unfinished[one.prefix] += 1
             if x.requires_grad:
                 (x,) = _mark(lambda: self._left(one), x)
             self.enters(node, x)
@@ -124,5 +124,5 @@ class Owners:
         return hook
 
     def _left(self, one: OneStack) -> None:
-        self.behind[one.prefix] -= 1
-        self.begin(BETWEEN if self.behind[one.prefix] else one.start)
+        self.unfinished[one.prefix] -= 1
+        self.begin(BETWEEN if self.unfinished[one.prefix] else one.start)

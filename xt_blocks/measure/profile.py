@@ -124,7 +124,7 @@ class _Passes:
         """A pass without hooks."""
         forward, loss = timed(self.device, self._loss)
         backward, _ = timed(self.device, lambda: self._back(loss))
-        self.whole.append((forward, backward))
+        self.whole.append((forward, backward if self.backward else 0.0))
 
     def measure(self, repeats: int) -> None:
         """Passes without hooks and with them by turns, so that a device that becomes slower does for both."""
@@ -133,7 +133,7 @@ class _Passes:
             self.whole_pass()
             forward, backward = Stopwatch(self.device), Stopwatch(self.device)
             owners = Owners(self.stacks, forward.begin)
-            with owners.watched():
+            with owners.hooked():
                 loss = self._loss()
                 forward.begin(BETWEEN)
                 if self.backward:
@@ -154,8 +154,8 @@ class _Passes:
                 peaks.begin(owner)
 
         owners = Owners(self.stacks, begin, kept.enters)
-        with owners.watched():
-            with kept.watched():
+        with owners.hooked():
+            with kept.counted():
                 loss = self._loss()
             owners.begin_backward(begin)
             self._back(loss)
