@@ -188,9 +188,7 @@ def test_a_difference_is_that_of_each_stream() -> None:
     assert "\n\ndecoder\nblocks\n  - a   a3\n" in text
     assert f" parameters {graph.parameters():,} -> {other.parameters():,}" in re.sub(" +", " ", text)
     drawn = found.to_svg()
-    assert [drawn.count(f">{side} {when}<") for side in ("encoder", "decoder") for when in ("before", "after")] == [
-        1
-    ] * 4
+    assert [drawn.count(f">{word}<") for word in ("encoder", "decoder", "before", "after")] == [1, 1, 2, 2]
     assert ">causal<" not in drawn  # both decoders are
     assert '"encoder": {' in found.to_json()
     tied = decoder.diff(graph)
