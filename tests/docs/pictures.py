@@ -24,10 +24,10 @@ def pictures() -> dict[str, str]:
     small = {"dim": 512, "heads": 8, "causal": True, "num_tokens": 4096, "max_seq_len": 1024}
     plan = blockdsl.compile("(a f)*6", **small).plan("pp=2,tp=2", seq_len=1024, batch=64, memory="16GB")
     few = blockdsl.compile("(a f)*4", dim=64, heads=2, causal=True, num_tokens=256, max_seq_len=128)
-    # as `blockdsl importance` found them once, for a run of two minutes
+    # made up, so that the picture has all there is to see; `blockdsl importance RUN` measures them
     gains = {"a0": 0.911, "f1": 0.604, "a2": 0.452, "f3": 0.161, "a4": 0.118, "f5": 0.057, "a6": 0.021, "f7": 0.094}
     more = "loss without the block, minus that of the whole model"
-    importance = Measurement(more, "bits/byte", gains, "16,384 tokens that the run did not train on")
+    importance = Measurement(more, "bits/byte", gains, "made-up numbers, to show the picture")
     return {
         "importance.svg": few.to_svg(overlay=importance, columns=2),
         "folded.svg": few.to_svg(overlay=importance, unfold=False),
