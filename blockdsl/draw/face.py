@@ -310,13 +310,7 @@ class Faces:
 
     def skip(self, nodes: tuple[str, ...], at: Point) -> Box:
         added = reads.skips(self.graph, nodes[0], self.captions.before[nodes[0]])
-        tip = reads.skip_words(self.graph, added)
-        marks: list[Mark] = []
-        texts: list[Text] = []
-        if self.graph.sources(nodes[0], "base"):  # a sum of branches that begin elsewhere
-            tip = tip.removesuffix("added") + "what its branch gained, added"
-            _mark(marks, texts, "gain", RADIUS + 11, at[1] - 7.5, "how")
-        return Box(nodes[0], nodes, "skip", None, tuple(texts), tuple(marks), at, tip=tip)
+        return Box(nodes[0], nodes, "skip", None, join=at, tip=reads.skip_words(self.graph, added))
 
     def input(self, x: float, y: float, wide: float) -> Box:
         graph = self.graph

@@ -1,8 +1,8 @@
 """How a graph is laid out before it is drawn: chains, and parallel branches that meet in a sum.
 
 A graph compiled from a pattern always has this shape, and so has one with skips: streams of earlier nodes that a later
-one adds to its own. One edited into another has ways beside its main one, `Side`: of a sum whose branches do not start
-at its base each branch is one. What has no stream, or a sum of several bases, is drawn as nodes in layers.
+one adds to its own. One edited into another has ways beside its main one, `Side`. What has no stream, or a sum whose
+branches do not start at one place, is drawn as nodes in layers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Chain = tuple["str | Branching | Side", ...]
 def whole_chain(graph: Graph) -> Chain | None:
     """All blocks and reads on ways of the stream, the main one from the input to the output; None: as of `chain`.
 
-    A sum by itself is an item too. Where a graph has gaps, an item may stand after one that it does not read.
+    A plain sum is an item too. Where a graph has gaps, an item may stand after one that it does not read.
     """
     plain = chain(graph)
     drawn = {*graph.nodes("block"), *graph.nodes("read")}
@@ -103,14 +103,10 @@ class _Walk:
             if bases := graph.sources(at, "base"):
                 before = {*self.seen}
                 found = self._back(at, bases[0]) if len(bases) == 1 else None
-                if len(bases) > 1:
+                if found is None or len(found) != 1:
                     self.seen = before
                     return None
-                if found is None or len(found) != 1:  # a branch begins elsewhere: it is a way of its own
-                    self.seen = before | {at}
-                    out.append(at)
-                else:
-                    out.append(found[0])  # type: ignore[arg-type]
+                out.append(found[0])  # type: ignore[arg-type]
                 at = bases[0]
                 continue
             self.seen.add(at)

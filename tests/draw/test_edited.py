@@ -13,8 +13,6 @@ import blockdsl
 from blockdsl import BlockGraph
 from blockdsl.graph.layout import Side, blocks_of, chain, whole_chain
 
-from .reading import check_places, check_ways, read
-
 
 def graph(pattern: str = "(a f)*4") -> BlockGraph:
     return blockdsl.compile(pattern, dim=16, heads=2)
@@ -53,20 +51,6 @@ def test_a_plain_sum_adds_an_arc_to_the_stream() -> None:
     svg = g.to_svg()
     assert edges(svg, "read") == [("input", "both")]
     assert ("both", "f1") in edges(svg, "branch")
-
-
-def test_a_branch_that_starts_elsewhere_is_a_way_of_its_own_and_its_gain_an_arc() -> None:
-    g = lead(graph("a f (a & f) a"), ("f3", "f1", "a0"))
-    items = whole_chain(g)
-    assert items == ("a0", Side(("f3",)), "f1", Side(("a2",)), "sum0", "a4")
-    svg = g.to_svg()
-    assert sorted(edges(svg, "read")) == [("a2", "sum0"), ("f3", "sum0")]
-    assert {source for source, target in edges(svg, "branch") if source == target} == {*g.nodes("block")}
-    assert ">gain<" in svg
-    assert "what its branch gained, added" in svg
-    picture = read(svg)
-    check_places(picture)
-    check_ways(picture)
 
 
 def test_where_the_stream_has_a_gap_the_line_has_one() -> None:
