@@ -266,8 +266,12 @@ class Picture:
             lanes = LANE * len({port.wire.source for port in piece.ports}) + NEAR
             last = piece is self.pieces[-1]
             return max(piece.left, self.left if last else 0.0) + lanes, piece.right
-        boxes = [box.rect.width + GAP for box in self.sources.values() if box and box.rect]
-        return max(piece.left, self.left) + (SIDE + sum(boxes) if boxes else 0.0), piece.right
+        return max(piece.left, self.left) + (SIDE + LANE * len(self.sources) if self.sources else 0.0), piece.right
+
+    @property
+    def height(self) -> float:
+        """From where the first blocks begin to the top of what they read, which stands above the input."""
+        return sum(box.rect.height + GAP for box in self.sources.values() if box and box.rect) - self.top
 
     def place(self, places: Sequence[Place]) -> None:
         """Put the columns where they are to be, and draw what joins them to each other and to what is around them."""
@@ -290,32 +294,38 @@ class Picture:
     def _sources(self, pieces: list[ColumnPart], above: float) -> None:
         """The context and the positions that blocks read, and the lanes from them.
 
-        Lanes of the first column begin below their source; those of others come from there above all columns.
+        They stand above the input, with their lanes at the left of the stack, so that they take no width of their own.
+        Lanes of further columns come from there above all columns.
         """
-        x = -max(pieces[0].left, self.left) - SIDE
+        x, y = -max(pieces[0].left, self.left) - SIDE, self.top - GAP
         rects: dict[str, Rect] = {}
         starts: dict[str, tuple[float, float]] = {}
         for node, source in self.sources.items():
             if source is None:
                 starts[node] = (x, 0.0)
                 continue
-            box = source.moved(x, self.top)
+            assert source.rect is not None
+            box = source.moved(source.rect.width - self.left, y - source.rect.height)
             assert box.rect is not None
             rects[node] = box.rect
             self.scene.boxes.append(box)
-            starts[node] = (box.rect.x + box.rect.width / 2, box.rect.bottom)
-            x = box.rect.x - GAP
-        over = {node: self.top - above - GAP - LANE * i for i, node in enumerate(starts)}
+            starts[node] = (x, box.rect.middle)
+            x, y = x - LANE, box.rect.y - GAP
+        right = max((rect.right for rect in rects.values()), default=0.0) + NEAR
+        up = {node: right + LANE * i for i, node in enumerate(reversed([*starts]))}
+        over = {node: self.top - above - 2 * GAP - LANE * i for i, node in enumerate(starts)}
         for piece in pieces:
             own = [node for node in starts if any(port.wire.source == node for port in piece.ports)]
             for port in piece.ports:
                 name = port.wire.source
                 assert isinstance(name, str)
                 if piece is pieces[0]:
-                    way = [starts[name], (starts[name][0], port.y)]
+                    head = [(rects[name].x, starts[name][1])] if name in rects else []
+                    way = [*head, starts[name], (starts[name][0], port.y)]
                 else:
-                    lane, up = piece.x - piece.left - NEAR - LANE * (own.index(name) + 1), rects[name].right - 8
-                    way = [(up, self.top), (up, over[name]), (lane, over[name]), (lane, port.y)]
+                    lane, middle = piece.x - piece.left - NEAR - LANE * (own.index(name) + 1), starts[name][1]
+                    out = [(rects[name].right, middle), (up[name], middle), (up[name], over[name])]
+                    way = [*out, (lane, over[name]), (lane, port.y)]
                 points = (*way, *reversed(port.points))
                 self.scene.edges.append(Edge(port.wire.role, name, port.node, points))
 
@@ -341,11 +351,12 @@ def across(pictures: Sequence[Picture]) -> list[list[Place]]:
     and the last one's above them.
     """
     last, x = len(pictures) - 1, 0.0
+    highest = max(picture.height for picture in pictures)
     rails: list[list[float]] = [[] for _ in pictures]
     places: list[list[Place]] = []
-    for k, _ in enumerate(pictures):
-        further = LANE * sum(len(picture.sources) for picture in pictures[k + 1 :])
-        places.append([Place(0.0, 0.0, 0.0, further + LANE * 2 * last)])
+    for k, picture in enumerate(pictures):
+        further = LANE * sum(len(other.sources) for other in pictures[k + 1 :])
+        places.append([Place(0.0, 0.0, 0.0, highest + picture.top + further + LANE * 2 * last)])
     for i in range(len(pictures[0].pieces)):
         way = x + GUTTER / 2
         foot = max(picture.pieces[i - 1].y for picture in pictures) if i else 0.0

@@ -587,3 +587,13 @@ def test_a_gated_residual_has_a_sign_of_its_own_and_is_told_in_text() -> None:
     assert plus.count("h") == 1
     assert "self-attention · a GRU cell in place of the add" in graph.to_text()
     assert "feedforward · a GRU" not in graph.to_text()
+
+
+def test_what_blocks_read_stands_above_the_input_and_takes_a_lane_of_width() -> None:
+    settings = {"dim": 512, "causal": True}
+    plain = read(blockdsl.compile("(a c f)*2", context=True, **settings).to_svg())
+    rotary = read(blockdsl.compile("(a c f)*2", context=True, rotary_pos_emb=True, **settings).to_svg())
+    assert rotary.width - plain.width <= 10
+    (top,), (position,) = rotary.of("input"), rotary.of("position")
+    assert position.rect and top.rect and position.rect.bottom < top.rect.top
+    assert position.rect.left == top.rect.left
