@@ -1,12 +1,25 @@
-"""Files that people name: read whole, with errors in their words."""
+"""Files that people name: read whole, with errors in their words, and named where a full disk refuses one."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What is written within is this file: an OSError says so, as those of a full disk do not by themselves."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def read_object(path: Path) -> dict[str, Any]:

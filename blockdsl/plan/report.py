@@ -97,9 +97,10 @@ def _title(each: MeshPlan, place: int, setup: Setup) -> str:
     share, ranks = each.shares[place], each.mesh.size // each.mesh.pp
     which = f"rank {place}" if ranks == 1 else f"ranks {place * ranks}-{(place + 1) * ranks - 1}"
     of = "" if setup.memory is None else f" of {in_words(float(setup.memory))}"
+    of += " each" if ranks > 1 else ""
     count = share.parameters
     many = f"{count / 1e9:,.2f} B" if count >= 1e9 else f"{count / 1e6:,.2f} M"
-    return f"{which} · {many} parameters · {in_words(share.memory(each.checkpoint))}{of} each"
+    return f"{which} · {many} parameters · {in_words(share.memory(each.checkpoint))}{of}"
 
 
 def _heading(plan: Plan) -> list[str]:

@@ -396,6 +396,9 @@ def test_the_pattern_with_its_cuts() -> None:
     picture = plan.cut().to_svg()
     assert all(words in picture for words in title.split())  # long titles take several lines
     assert title in str(plan)
+    alone = planned(compiled("(a f)*4"), "pp=4").best.shares[1]
+    title = f"rank 1 · 0.00 M parameters · {alone.memory('none') / 1e3:.1f} kB"
+    assert planned(compiled("(a f)*4"), "pp=4").cut().stages[1] == title
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from blockdsl.errors import UserError
-from blockdsl.files import read_object
+from blockdsl.files import naming, read_object
 
 WHOLE = "model.safetensors"
 INDEX = f"{WHOLE}.index.json"
@@ -71,7 +71,7 @@ def write_file(
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
             values = read(name).detach().to("cpu").contiguous()
@@ -92,7 +92,8 @@ def publish(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) -> None:
         where = {key: name for name, part in files.items() for key in part}
         size = sum(tensor.nbytes for part in files.values() for tensor in part.values())
         index = {"metadata": {"total_size": size}, "weight_map": where}
-        (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        with naming(folder / INDEX):
+            (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
 def read_weights(

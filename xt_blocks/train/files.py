@@ -1,25 +1,14 @@
 """Small file operations that survive a kill: whole or not at all.
 
-Owns atomic replacement, fsync, and the name of a file that a full disk refuses. Leaves what is written to its callers.
+Owns atomic replacement and fsync. Leaves what is written to its callers.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """What is written within is this file: an OSError says so, as those of a full disk do not by themselves."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
+from blockdsl.files import naming
 
 
 def sync(path: Path) -> None:

@@ -23,7 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .files import naming, write_atomic
+from blockdsl.files import naming
+
+from .files import write_atomic
 
 Record = dict[str, Any]
 

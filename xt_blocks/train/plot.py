@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .files import naming
+from blockdsl.files import naming
+
 from .metrics import Record
 
 if TYPE_CHECKING:
