@@ -40,6 +40,7 @@ class Glyphs:
 
 
 UTF8 = Glyphs(rail="│", stage="├─", open="╭", next="├", close="╰", times="×", dot="·")
+_PLAIN = str.maketrans({"×": "x", "·": "-", "µ": "u", "–": "-", "…": "..."})
 ASCII = Glyphs(rail="|", stage="+-", open="/", next="+", close="\\", times="x", dot="-")
 
 _HEADING = 44  # a repeat whose blocks take more columns is headed by their number
@@ -79,7 +80,8 @@ class _Text:
             if self.color and row.kind:
                 text = escape.painted(text, hue(row.kind).name)
             lines.append(row.indent + text + row.note)
-        return "\n".join([*lines, self._output()])
+        text = "\n".join([*lines, self._output()])
+        return text.translate(_PLAIN) if self.glyphs is ASCII else text
 
     def _title(self) -> str:
         graph = self.graph

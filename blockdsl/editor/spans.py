@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..api import compile
 from ..errors import Span
 from ..graph.written import is_edited
 from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec
@@ -30,6 +29,8 @@ def spans(of: BlockGraph | Pattern | str) -> dict[str, list[Span]]:
     found = nodes_of(pattern)
     if not is_edited(of.nx):
         return found
+    from ..api import compile  # with networkx, which the rest does without
+
     written = compile(pattern)  # its nodes are called as the text would call them
     diff = written.diff(of)
     halves = {"": diff} if diff.encoder is None else {"encoder.": diff.encoder, "decoder.": diff}

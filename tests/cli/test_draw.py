@@ -212,7 +212,7 @@ def test_png_without_its_extra(blockdsl: Run, monkeypatch: pytest.MonkeyPatch) -
         (["./folder", "-o", "x.svg"], "./folder is a folder without a graph.json or a config.json"),
         (["run", "-o", "x.dot", "--overlay", "stream_norm", "--text", "x"], "--overlay: not for .dot files"),
         (["a", "-o", "nowhere/x.svg"], "cannot write nowhere/x.svg: No such file or directory"),
-        (["folder", "-o", "x.svg"], "unknown block 'folder'"),
+        (["folder", "-o", "x.svg"], "folder is a folder without a graph.json or a config.json"),
     ],
 )
 def test_what_cannot_be_drawn(blockdsl: Run, arguments: list[str], message: str) -> None:

@@ -87,7 +87,7 @@ def test_a_run_that_is_alike_is_one_box_and_the_headline_counts() -> None:
     assert picture.node("after.a12").words == ["a", "Self-attention", "4 heads × 64", "heads 2 → 4", "~"]
     assert picture.head[0].words == "23 blocks alike · 1 changed"
     assert [len(box.nodes) for box in picture.of("alike")] == [12, 11, 12, 11]
-    assert [key.words for key in picture.keys] == ["alike", "changed"]
+    assert [key.words for key in picture.keys] == ["alike", "changed", "~"]
 
 
 def _top(node: Node) -> float:

@@ -285,7 +285,7 @@ def test_positions_of_the_input_meet_the_stream(setting: str, name: str) -> None
 
 def test_the_ends_say_what_is_around_the_stack() -> None:
     picture = drawn("a", **TOKENS, tie_embedding=True, num_memory_tokens=2)
-    assert " ".join(words(picture, "input")) == ("Token embedding 300 tokens · length 32 dim 16 num_memory_tokens=2")
+    assert " ".join(words(picture, "input")) == ("Token embedding 300 tokens · length 32 dim 16 · 2 memory tokens")
     assert " ".join(words(picture, "output")) == "Output LayerNorm · 300 logits tied to the embedding"
     assert words(drawn("f", pre_norm=False), "output") == ["Output"]
 

@@ -61,6 +61,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "GraphError": lambda: of_error(lambda: blockdsl.BlockGraph.from_json("{}")),
     "Kind": lambda: blockdsl.kinds()["a"],
     "Cut": lambda: blockdsl.Cut(axis=1, parts=(4, 2)),
+    "Measurement": lambda: blockdsl.Measurement("time", "ms", {"a0": 1.5, "f1": 2.0}),
     "Mesh": lambda: blockdsl.Mesh(pp=2, tp=2),
     "Option": lambda: blockdsl.kinds()["a"].options[0],
     "Split": lambda: blockdsl.Split({"heads": 2}, {"to_out.weight": blockdsl.Cut(axis=1)}, once=("to_out.bias",)),
@@ -127,6 +128,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "Losses": lambda: Losses(torch.ones(2), None, None),
 }
 NOT_VALUES = {
+    "importance",
+    "profile",
+    "recorded",
     "distribute",
     "register",
     "unregister",
