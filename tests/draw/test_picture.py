@@ -595,6 +595,7 @@ def test_what_blocks_read_stands_above_the_input_and_takes_a_lane_of_width() -> 
     rotary = read(blockdsl.compile("(a c f)*2", context=True, rotary_pos_emb=True, **settings).to_svg())
     assert rotary.width - plain.width <= 10
     (top,), (position,) = rotary.of("input"), rotary.of("position")
-    assert position.rect and top.rect
+    assert position.rect
+    assert top.rect
     assert position.rect.bottom < top.rect.top
     assert position.rect.left == top.rect.left
