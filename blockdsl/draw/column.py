@@ -53,6 +53,7 @@ class Column:
         self.arriving: dict[End, list[Wire]] = {}
         self.leaving: dict[End, list[Wire]] = {}
         self.heights: dict[int, float] = {}  # of rows, by their numbers, where another column needs more than this one
+        self.high: dict[int, tuple[object, float]] = {}  # parts that were placed, by their ids: how much they take
 
     def begin(self, drawn: DrawnStack) -> None:
         """Set what all of its boxes have in common, and what reads what."""
@@ -95,7 +96,8 @@ class Column:
 
     def height(self, parts: Parts) -> float:
         """How much of a column parts take."""
-        return self._down(ColumnPart(0.0, "", 0.0, 0.0), parts).y
+        known = [self.high[id(part)][1] for part in parts if id(part) in self.high]
+        return sum(known) if len(known) == len(parts) else self._down(ColumnPart(0.0, "", 0.0, 0.0), parts).y
 
     def heading(self, stage: int, goes_on: bool) -> float:
         """How much is above a stage's parts; `goes_on`: it began in another column."""
@@ -155,6 +157,7 @@ class Column:
                 end = piece.y + self.heights.get(part.number, 0.0)
                 piece.y = max(self._down(piece, part.parts).y, end)
                 continue
+            top = piece.y
             piece.y += GAP
             if type(part) is DrawnBlock and self.faces.captions.gap(part.node):
                 piece.node, piece.rail = part.node, piece.y  # the stream begins here, after a gap
@@ -174,6 +177,7 @@ class Column:
                 self._branches(piece, part)
             else:
                 self._repeat(piece, part)
+            self.high[id(part)] = part, piece.y - top
         return piece
 
     def _block(self, piece: ColumnPart, block: DrawnBlock) -> None:

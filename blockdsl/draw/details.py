@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..graph import costs
 from ..graph.nodes import without_notes
-from ..registry.kinds import kind_of
-from ..registry.options import by_name, spell
+from ..registry.kinds import Kind, kind_of
+from ..registry.options import by_content, spell
 from ..registry.positions import SCHEMES
 from . import ends
 from .captions import Captions
@@ -24,7 +25,7 @@ class Details:
 
     def __init__(self, graph: Graph, captions: Captions, seq_len: int) -> None:
         self.graph, self.captions, self.seq_len = graph, captions, costs.row_length(graph, seq_len)
-        self.shapes: dict[tuple[str, str, int], list[str]] = {}
+        self._of_block: dict[tuple[str, ...], str] = {}
 
     @cached_property
     def costs(self) -> dict[str, costs.Cost]:
@@ -51,22 +52,22 @@ class Details:
 
     def of_block(self, nodes: tuple[str, ...]) -> str:
         """The tooltip of a block and of those that are drawn with it."""
+        if nodes not in self._of_block:  # a block is placed by itself, and again in its column
+            self._of_block[nodes] = self._block(nodes)
+        return self._of_block[nodes]
+
+    def _block(self, nodes: tuple[str, ...]) -> str:
         node = nodes[0]
         attrs = self.graph.nx.nodes[node]
         kind = kind_of(attrs["kind"])
-        defaults = {name: option.default for name, option in by_name(kind.all_options()).items()}
-        options = [
-            f"{name}={spell(value)}"
-            for name, value in attrs["options"].items()
-            if value != defaults.get(name) or name in attrs["given"] or name in ("heads", "dim_head", "mult", "causal")
-        ]
+        options = _options(kind, attrs["options"], tuple(attrs["given"]))
         lines = [
             f"{_named(nodes)}: {self.captions.name(node)} · {' · '.join(self.captions.notes(node))}",
-            f"options: {', '.join(options)}" if options else "",
+            f"options: {options}" if options else "",
             f"token shift by {attrs['shift']}" if attrs["shift"] else "",
             f"branch × {attrs['scale']:g}" if attrs["scale"] != 1 else "",
             f"one set of parameters with all @{attrs['tie']}" if attrs["tie"] else "",
-            *self._shapes(node),
+            *_shapes(kind, attrs["options"], self.graph.dim, len(self.graph.uses(node))),
             *self._cost(node, len(nodes)),
         ]
         return "\n".join(line for line in lines if line)
@@ -135,13 +136,20 @@ class Details:
             f"{cost.flops:,} FLOPs{each} at {self.seq_len:,} tokens" if cost.flops else "",
         ]
 
-    def _shapes(self, node: str) -> list[str]:
-        attrs = self.graph.block(node)
-        key = attrs["kind"], repr(attrs["options"]), len(self.graph.uses(node))
-        if key not in self.shapes:
-            shapes = kind_of(attrs["kind"]).shapes(self.graph.completed(node))
-            self.shapes[key] = [f"{name}: {' × '.join(map(str, shape))}" for name, shape in shapes.items()]
-        return self.shapes[key]
+
+@by_content
+def _options(kind: Kind, options: Mapping[str, Any], given: tuple[str, ...]) -> str:
+    """The options off their defaults, those that a text sets, and those that are worth telling at any rate."""
+    defaults = {option.name: option.default for option in kind.all_options()}
+    always = {"heads", "dim_head", "mult", "causal", *given}
+    told = (name for name, value in options.items() if name in always or value != defaults.get(name))
+    return ", ".join(f"{name}={spell(options[name])}" for name in told)
+
+
+@by_content
+def _shapes(kind: Kind, options: Mapping[str, Any], dim: int, uses: int) -> tuple[str, ...]:
+    shapes = kind.shapes(kind.completed(dim, options, uses))
+    return tuple(f"{name}: {' × '.join(map(str, shape))}" for name, shape in shapes.items())
 
 
 def _named(nodes: tuple[str, ...]) -> str:

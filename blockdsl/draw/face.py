@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..registry.kinds import kind_of
+from ..registry.kinds import Kind, kind_of
+from ..registry.options import by_content, by_name
 from ..registry.reads import JOINS
 from . import ends, reads
 from .captions import Captions
@@ -82,7 +83,6 @@ class Faces:
         self.captions: Captions = details.captions
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
-        self._said: dict[tuple[Any, ...], list[str]] = {}
 
     def measure(self, blocks: Iterable[DrawnBlock]) -> None:
         """Set the width that all blocks have."""
@@ -119,25 +119,11 @@ class Faces:
         """A tooltip, with what was measured first."""
         return "\n".join([*(() if self.colors.heat is None else self.colors.heat.tip(nodes)), lines])
 
-    def _lines(self, node: str) -> list[str]:
-        """What stands under the title: the facts that its kind names, and options that nothing else says."""
-        attrs = self.graph.block(node)
-        kind, options = kind_of(attrs["kind"]), attrs["options"]
-        shown = self.captions.shown(node)
-        uses = len(self.graph.uses(node))
-        key = attrs["kind"], self.graph.dim, uses, repr(options), repr(shown)
-        if key not in self._said:
-            words = opened_words if self.opened else block_words
-            facts = () if kind.summary is None or self.opened else kind.summary(self.graph.completed(node))
-            own = {option.name: option for option in kind.all_options()}
-            further = [
-                text
-                for name, text in shown
-                if name not in own or own[name].reads or not said(kind, self.graph.dim, options, uses, name, words)
-            ]
-            hidden = unsaid(kind, self.graph.dim, options, uses, words) if self.opened else ()
-            self._said[key] = [*dict.fromkeys((*facts, *further, *hidden))]
-        return self._said[key]
+    def _lines(self, node: str) -> tuple[str, ...]:
+        """What stands under the title."""
+        attrs, uses = self.graph.block(node), len(self.graph.uses(node))
+        shown = tuple(self.captions.shown(node))
+        return _told(kind_of(attrs["kind"]), attrs["options"], self.graph.dim, uses, shown, self.opened)
 
     def in_words(self, part: DrawnBlock) -> str:
         """A block with all that is written on it, or how a read joins the stream."""
@@ -361,6 +347,23 @@ class Faces:
         marks: list[Mark] = []
         self._badge(marks, texts, node, rect)
         return Box(node, (node,), attrs["type"], rect, tuple(texts), tuple(marks), tip=tip)
+
+
+@by_content
+def _told(
+    kind: Kind, options: Mapping[str, Any], dim: int, uses: int, shown: tuple[tuple[str, str], ...], opened: bool
+) -> tuple[str, ...]:
+    """The facts that a kind names of its options, and those `shown` that nothing else says."""
+    words = opened_words if opened else block_words
+    facts = () if kind.summary is None or opened else kind.summary(kind.completed(dim, options, uses))
+    own = by_name(kind.all_options())
+    further = [
+        text
+        for name, text in shown
+        if name not in own or own[name].reads or not said(kind, dim, options, uses, name, words)
+    ]
+    hidden = unsaid(kind, dim, options, uses, words) if opened else ()
+    return tuple(dict.fromkeys((*facts, *further, *hidden)))
 
 
 def _mark(marks: list[Mark], texts: list[Text], text: str, x: float, y: float, role: str) -> None:

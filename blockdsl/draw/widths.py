@@ -7,6 +7,7 @@ those too.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 # Thousandths of the font's size, of the signs from the space to the tilde.
 # fmt: off
@@ -30,6 +31,7 @@ _MONOSPACE = 602
 _WIDEST = 1150  # of a sign that is in no table
 
 
+@lru_cache(1 << 14)
 def width(text: str, size: float, bold: bool = False, monospace: bool = False) -> float:
     """Of one line, in the unit of `size`."""
     if monospace:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..registry.injection import injection_shapes
-from ..registry.kinds import Shape, Sizes, kind_of
+from ..registry.kinds import Kind, Shape, Sizes, kind_of
 from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm, widths
-from ..registry.options import content, plain_values, whole
+from ..registry.options import by_content, content, plain_values, whole
 from ..registry.pools import cls_tokens, pool_attention, pool_of, vectors_of
 from ..registry.positions import SCHEMES
 from ..registry.reads import JOINS
@@ -106,16 +106,26 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
 
 
 def _block(graph: Graph, node: str, condition: int, sizes: Sizes, owns: bool, state: Kept) -> Cost:
-    kind, options, dim = kind_of(graph.block(node)["kind"]), graph.completed(node), graph.dim
-    own = _numbers(kind.shapes(options))
-    around, adapting = _around(dim, options, condition)
-    parameters = around + own if owns else 0
-    active = kind.active(options) if owns else None
-    idle = 0 if active is None else own - active
-    gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if options.gate_residual else 0  # a GRU cell: two maps
-    mixing = mixing_flops(dim, options.num_residual_streams, sizes.batch * sizes.seq)
-    flops = round(kind.flops(options, sizes)) + gate + mixing + 2 * sizes.batch * adapting
+    attrs, uses = graph.block(node), len(graph.uses(node))
+    parameters, flops, idle = _computed(
+        kind_of(attrs["kind"]), attrs["options"], graph.dim, uses, condition, sizes, owns
+    )
     return Cost(1, parameters, flops, *state.cached(sizes), idle)
+
+
+@by_content
+def _computed(
+    kind: Kind, options: Mapping[str, Any], dim: int, uses: int, condition: int, sizes: Sizes, owns: bool
+) -> tuple[int, int, int]:
+    """Parameters of a block, its FLOPs, and the parameters that a token does not use."""
+    o = kind.completed(dim, options, uses)
+    own = _numbers(kind.shapes(o))
+    around, adapting = _around(dim, o, condition)
+    active = kind.active(o) if owns else None
+    gate = 2 * sizes.batch * sizes.seq * 2 * (3 * dim * dim) if o.gate_residual else 0  # a GRU cell: two maps
+    mixing = mixing_flops(dim, o.num_residual_streams, sizes.batch * sizes.seq)
+    flops = round(kind.flops(o, sizes)) + gate + mixing + 2 * sizes.batch * adapting
+    return around + own if owns else 0, flops, 0 if active is None else own - active
 
 
 def _read(graph: Graph, node: str, sizes: Sizes, owns: bool) -> Cost:

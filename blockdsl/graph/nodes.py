@@ -230,4 +230,6 @@ def without_notes(attrs: Mapping[str, Any]) -> dict[str, Any]:
 def carried(attrs: Mapping[str, Any]) -> tuple[str, ...]:
     """What an edge carries; one added without saying is the stream."""
     carries = attrs.get("carries", ("stream",))
+    if type(carries) is tuple:
+        return carries
     return tuple(carries) if isinstance(carries, tuple | list | set | frozenset) else (carries,)

@@ -6,19 +6,19 @@ declares, the tail of a token shift, and how far back a window is kept.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..registry.kinds import kind_of
-from ..registry.options import content
+from ..registry.options import by_content
 from ..registry.positions import SCHEMES
 from ..registry.rotary import BY_LENGTH
 from ..registry.state import State, item_bytes
 from ..registry.tokens import INPUT_SCHEMES
 
 if TYPE_CHECKING:
-    from ..registry.kinds import Sizes
+    from ..registry.kinds import Kind, Sizes
     from .graph import Graph
 
 SLACK = 64
@@ -63,11 +63,10 @@ class Kept:
 
 def kept(graph: Graph) -> dict[str, Kept]:
     """Block → what decoding keeps for it; blocks without any state are left out."""
-    declared, alike = {}, dict[Hashable, Mapping[str, State]]()
+    declared = {}
     for node in graph.nodes("block"):
-        attrs = graph.block(node)
-        key = attrs["kind"], content(attrs["options"]), len(graph.uses(node))
-        declared[node] = alike[key] = alike[key] if key in alike else graph.state(node)[1] or {}
+        attrs, uses = graph.block(node), len(graph.uses(node))
+        declared[node] = _declared(kind_of(attrs["kind"]), attrs["options"], graph.dim, uses)
     out, windows = {}, _windows(graph, declared)
     for node, own in declared.items():
         tail = graph.block(node)["shift"]
@@ -76,6 +75,11 @@ def kept(graph: Graph) -> dict[str, Kept]:
         if pieces or shift is not None:
             out[node] = Kept(pieces, windows.get(node), shift)
     return out
+
+
+@by_content
+def _declared(kind: Kind, options: Mapping[str, Any], dim: int, uses: int) -> Mapping[str, State]:
+    return kind.states(kind.completed(dim, options, uses)) or {}
 
 
 def widest_window(states: Iterable[Kept]) -> int | None:

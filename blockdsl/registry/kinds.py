@@ -107,7 +107,7 @@ CONCAT = "concat"
 SCORE_SIZES = {"heads": "heads", "num_mem_kv": "memory key-values"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two that are registered are two, and hashing all formulas takes long
 class Kind:
     """A kind of residual block.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import networkx as nx
 
 from ...errors import did_you_mean
 from ...language.unparse import is_name
-from ...registry.kinds import kinds
-from ...registry.options import Option, by_name, content
+from ...registry.kinds import Kind, kinds
+from ...registry.options import Option, by_content, by_name
 from ...registry.positions import SCHEMES
 from ..graph import Graph
 from ..nodes import EDGES, GRAPH_ATTRIBUTES, LABELLED, NODE_ATTRIBUTES, carried, is_note
@@ -198,8 +198,6 @@ def _takes(graph: Graph, node: str, what: str) -> bool:
 
 def blocks(graph: Graph) -> Iterator[Finding]:
     known = kinds()
-    declared = {name: by_name(kind.all_options()) for name, kind in known.items()}
-    judged: dict[Hashable, list[_Problem]] = {}
     for node in graph.nodes("block"):
         attrs = graph.nx.nodes[node]
         name, options = attrs["kind"], attrs["options"]
@@ -209,12 +207,8 @@ def blocks(graph: Graph) -> Iterator[Finding]:
             problem = f"unknown block kind {name!r}; registered: {', '.join(sorted(known))}"
             yield Finding(f"{node}: {problem}", f"g.replace({node!r}, 'f')")
             continue
-        kind, key = known[name], (name, content(options))
-        if key not in judged:
-            judged[key] = [*_options(declared[name], options)]
-            if not judged[key] and (clash := kind.clash(graph.dim, options)):
-                judged[key] = [(clash, "", None)]
-        for problem, option, value in judged[key]:
+        kind = known[name]
+        for problem, option, value in _judged(kind, options, graph.dim):
             yield Finding(f"{node}: {problem}", _option_mended(node, option, value))
         if kind.has_scores() and options.get("dim_head", 0) is None:
             yield Finding(f"{node}: dim_head is none; in a graph it is a number", set_option(node, "dim_head", 64))
@@ -241,6 +235,15 @@ def _option_mended(node: str, option: Any, value: Any) -> str:
     if value is _UNKNOWN:
         return f"del g.nx.nodes[{node!r}]['options'][{option!r}]"
     return set_option(node, option, value) if option else ""
+
+
+@by_content
+def _judged(kind: Kind, options: Mapping[Any, Any], dim: int) -> tuple[_Problem, ...]:
+    """What is wrong with each option, or else with all of them together."""
+    if found := tuple(_options(by_name(kind.all_options()), options)):
+        return found
+    clash = kind.clash(dim, options)
+    return ((clash, "", None),) if clash else ()
 
 
 def _options(declared: Mapping[str, Option], options: Mapping[Any, Any]) -> Iterator[_Problem]:
