@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..graph import costs
+from ..graph.costs import Cost
 from ..graph.nodes import without_notes
 from ..registry.kinds import Kind, kind_of
 from ..registry.options import by_content, spell
@@ -28,13 +29,18 @@ class Details:
         self._of_block: dict[tuple[str, ...], str] = {}
 
     @cached_property
-    def costs(self) -> dict[str, costs.Cost]:
+    def costs(self) -> dict[str, Cost]:
         """Of each node; a tied block's parameters are those it shares."""
         found = dict(costs.node_costs(self.graph, costs.sizes(self.seq_len, 1)))
         for owner, nodes in self.graph.tied().items():
             for node in nodes[1:]:
                 found[node] = replace(found[node], parameters=found[owner].parameters, idle=found[owner].idle)
         return found
+
+    @cached_property
+    def total(self) -> Cost:
+        """Of the whole graph."""
+        return costs.total(self.graph, costs.sizes(self.seq_len, 1))
 
     def title(self) -> str:
         """The graph in a line."""
@@ -46,7 +52,7 @@ class Details:
             "causal" if graph.causal else "",
             f"{count:,} block{'' if count == 1 else 's'}",
             f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "",
-            costs.parameters_in_words(graph),
+            costs.parameters_in_words(self.total),
         ]
         return " · ".join(part for part in parts if part)
 
@@ -129,7 +135,7 @@ class Details:
         return "\n".join([f"{node}: {' · '.join(lines)}", *self._cost(node, 1)])
 
     def _cost(self, node: str, times: int) -> list[str]:
-        cost = self.costs.get(node, costs.Cost())
+        cost = self.costs.get(node, Cost())
         each = " each" if times > 1 else ""
         return [
             f"{cost.parameters:,} parameters{each}" + (f", {cost.active:,} active" if cost.idle else ""),

@@ -6,28 +6,29 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..graph.costs import sizes, total
 from ..measurement import short
 from ..registry.kinds import Kind, kind_of
 from ..registry.norms import norms_of
+from ..registry.options import by_content
 from .captions import Captions
 from .operations import steps
 from .said import unsaid
 
 if TYPE_CHECKING:
+    from ..graph.costs import Cost
     from ..graph.graph import Graph
 
 
-def stack_facts(graph: Graph) -> list[str]:
-    """`8.03 B parameters`, `causal`, `pre-norm RMSNorm`: what no block says."""
-    norms = Counter(norm_words(graph.block(node)["options"]) for node in graph.nodes("block"))
+def stack_facts(graph: Graph, cost: Cost) -> list[str]:
+    """`8.03 B parameters`, `causal`, `pre-norm RMSNorm`: what no block says. `cost`: of all of it."""
+    blocks = (graph.block(node) for node in graph.nodes("block"))
+    norms = Counter(_norm_words(kind_of(block["kind"]), block["options"]) for block in blocks)
     usual = [words for words, _ in norms.most_common(1)]
-    return list(filter(None, [_size(graph), "causal" if graph.causal else "", *usual]))
+    return list(filter(None, [_size(cost), "causal" if graph.causal else "", *usual]))
 
 
-def _size(graph: Graph) -> str:
+def _size(cost: Cost) -> str:
     """`46.7 B parameters, 12.9 B active`."""
-    cost = total(graph, sizes(1, 1))
     every, active = cost.parameters, cost.active
     return f"{_billions(every)} parameters" + ("" if active == every else f", {_billions(active)} active")
 
@@ -47,6 +48,11 @@ def norm_words(options: Mapping[str, Any]) -> str:
     if of_output is not None:
         return f"{norm.in_words()} {'before and ' if of_stream is not None else ''}after each branch"
     return f"{'pre- and post' if of_sum is not None else 'pre'}-norm {norm.in_words()}"
+
+
+@by_content
+def _norm_words(kind: Kind, options: Mapping[str, Any]) -> str:
+    return norm_words(options)
 
 
 def stack_settings(captions: Captions) -> list[str]:

@@ -177,7 +177,7 @@ class Picture:
     ) -> None:
         check_choice("detail", detail, DETAILS)
         self.captions = Captions(graph, beside, sides=True)
-        details = Details(graph, self.captions, seq_len)
+        details = self.details = Details(graph, self.captions, seq_len)
         self.graph, self.feeds = graph, feeds
         self.colors = colors
         self.faces = Faces(graph, details, colors, detail == "op", told)
@@ -217,7 +217,7 @@ class Picture:
 
     def head(self, scale: float) -> None:
         """Write what the stack is above it, in lines as wide as the picture."""
-        write_head(self.scene, [(stack_facts(self.graph), "facts"), (self.settings, "settings")], scale)
+        write_head(self.scene, [(stack_facts(self.graph, self.details.total), "facts"), (self.settings, "settings")], scale)
 
     def begin(self, pieces: list[ColumnPart]) -> None:
         """Take the stack's columns, the first with the input above it, and find the boxes of what blocks read."""

@@ -92,7 +92,7 @@ class _Text:
             "causal" if graph.causal else "",
             f"{count:,} block{'' if count == 1 else 's'}",
             f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "",
-            costs.parameters_in_words(graph),
+            costs.parameters_in_words(costs.total(graph, costs.sizes(1, 1))),
         ]
         return f" {self.glyphs.dot} ".join(part for part in parts if part)
 

@@ -277,9 +277,8 @@ def parameters(graph: Graph, active: bool = False) -> int:
     return cost.active if active else cost.parameters
 
 
-def parameters_in_words(graph: Graph) -> str:
+def parameters_in_words(cost: Cost) -> str:
     """How many there are, and how many of them a token uses if it does not use all."""
-    cost = total(graph, Sizes(1, 1, 1))
     every, active = cost.parameters, cost.active
     return f"{every:,} parameters" + (f", {active:,} active" if active != every else "")
 

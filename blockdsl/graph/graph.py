@@ -111,7 +111,8 @@ class Graph:
 
     def sources(self, node: str, carries: str) -> list[str]:
         """The nodes whose edge to `node` carries this."""
-        return [source for source, attrs in self.nx.pred[node].items() if carries in carried(attrs)]
+        edges = self.nx._pred[node]  # not through the views of `pred`: all that reads a graph asks this of every node
+        return [source for source, attrs in edges.items() if carries in carried(attrs)]
 
     def labels(self, node: str) -> tuple[str, ...]:
         """The names that the text gives the stream after this node."""

@@ -107,14 +107,14 @@ _Problem = tuple[str, str, Any]
 
 def _attributes(declared: Sequence[Option], attrs: Mapping[str, Any], others: Sequence[str]) -> Iterator[_Problem]:
     """What is missing (of the `others` too) or has a wrong value."""
-    usual = {option.name: _usual(option) for option in declared} | {name: {} for name in others}
-    if missing := sorted({*others, *(option.name for option in declared)} - attrs.keys()):
+    if missing := sorted(name for name in (*others, *(option.name for option in declared)) if name not in attrs):
+        usual = {option.name: _usual(option) for option in declared} | {name: {} for name in others}
         values = {name: usual[name] for name in missing}
         known = _UNKNOWN not in [*values.values()]
         yield f"has no attribute {', '.join(missing)}", ", ".join(missing), values if known else _UNKNOWN
     for option in declared:
         if option.name in attrs and (fault := option.fault(attrs[option.name])):
-            yield f"{option.name} {fault}", option.name, usual[option.name]
+            yield f"{option.name} {fault}", option.name, _usual(option)
 
 
 def _usual(option: Option) -> Any:
