@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import GraphError, UserError, did_you_mean
+from .files import write_whole
 from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens, written
 from .graph.compile import build
 from .graph.diff import Difference
@@ -552,5 +552,5 @@ class GraphDiff(Difference):
 
 def _written(image: bytes, path: str | PathLike[str] | None) -> bytes:
     if path is not None:
-        Path(path).write_bytes(image)
+        write_whole(path, image)
     return image

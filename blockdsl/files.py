@@ -1,25 +1,19 @@
-"""Files that people name: read whole, with errors in their words, and named where a full disk refuses one."""
+"""Files that people name: read whole, with errors in their words, and written whole or not at all."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """What is written within is this file: an OSError says so, as those of a full disk do not by themselves."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -37,3 +31,80 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path} is no object in JSON")
     return found
+
+
+@contextmanager
+def naming(path: str | PathLike[str]) -> Iterator[None]:
+    """What is written within is this file: an OSError says so, as those of a full disk do not by themselves."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
+
+
+def write_whole(path: str | PathLike[str], content: str | bytes) -> None:
+    """Make `content` (text as UTF-8) what a file holds: whoever reads it, after a kill too, has the old or the new.
+
+    It is written beside the file, which a rename then replaces; its mode and owner stay, and of a symbolic link the
+    file that it leads to is written. Where nothing can be put beside it, it is written in place.
+
+    Raises:
+        OSError: the disk is full, say, or the file is not to be written; it is as it was.
+        UnicodeError: the text has signs that no file can hold.
+    """
+    with naming(path):
+        _write(Path(os.path.realpath(path)), content if isinstance(content, bytes) else content.encode())
+
+
+def _write(target: Path, data: bytes) -> None:
+    before = target.stat() if target.exists() else None
+    if before is not None and not stat.S_ISREG(before.st_mode):  # a pipe, a terminal, a folder
+        target.write_bytes(data)
+        return
+    if before is not None and (not before.st_mode & _WRITABLE or not os.access(target, os.W_OK)):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    beside = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with beside.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None:
+            _as_before(beside, before)
+        os.replace(beside, target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        if before is None or error.errno not in _NOTHING_BESIDE:
+            raise
+        target.write_bytes(data)
+        return
+    sync(target.parent)
+
+
+_WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+_NOTHING_BESIDE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
+"""A folder that takes no new files, or a file that is mounted by itself, as into a container."""
+
+
+def _as_before(path: Path, before: os.stat_result) -> None:
+    if hasattr(os, "chown") and (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+        with suppress(OSError):  # only an administrator gives files away
+            os.chown(path, before.st_uid, before.st_gid)
+    path.chmod(stat.S_IMODE(before.st_mode))
+
+
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to the disk.
+
+    A folder cannot be opened for this on Windows, where the rename is journaled by the file system.
+    """
+    if path.is_dir() and os.name != "posix":
+        return
+    # Windows flushes only through a handle that may write; a folder opens only for reading.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        with naming(path):
+            os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..files import write_whole
 
 if TYPE_CHECKING:
     from ..graph.diff import Difference
@@ -67,7 +68,7 @@ def aligned_page(diff: Difference, path: str | PathLike[str] | None = None, **op
 
 def _written(text: str, path: str | PathLike[str] | None, end: str = "") -> str:
     if path is not None:
-        Path(path).write_text(text + end, encoding="utf-8")
+        write_whole(path, text + end)
     return text
 
 

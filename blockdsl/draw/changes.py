@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..graph.costs import stage_title
+from ..graph.costs import sizes, stage_title, total
 from ..registry.kinds import kinds
 from ..registry.options import spell
 from .captions import Captions
@@ -107,7 +107,9 @@ def everywhere(diff: Difference) -> list[Change]:
 
 def stack_words(diff: Difference, captions: tuple[Captions, Captions]) -> tuple[list[str], list[str]]:
     """What differs of the stacks as a whole, and what is alike."""
-    (size, *ours), (other_size, *theirs) = (stack_facts(graph) for graph in (diff.before, diff.after))
+    (size, *ours), (other_size, *theirs) = (
+        stack_facts(graph, total(graph, sizes(1, 1))) for graph in (diff.before, diff.after)
+    )
     facts = ours, theirs
     norms = [[fact for fact in own if fact != "causal"] for own in facts]
     differ = [_between("", size, other_size)]

@@ -217,7 +217,9 @@ class Picture:
 
     def head(self, scale: float) -> None:
         """Write what the stack is above it, in lines as wide as the picture."""
-        write_head(self.scene, [(stack_facts(self.graph, self.details.total), "facts"), (self.settings, "settings")], scale)
+        write_head(
+            self.scene, [(stack_facts(self.graph, self.details.total), "facts"), (self.settings, "settings")], scale
+        )
 
     def begin(self, pieces: list[ColumnPart]) -> None:
         """Take the stack's columns, the first with the input above it, and find the boxes of what blocks read."""

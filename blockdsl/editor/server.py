@@ -21,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from ..files import write_whole
 from . import page
 from .respond import respond
 
@@ -74,9 +75,11 @@ class EditedFile:
         if seen is not None and self._on_disk() != seen:
             return {"ok": False, "changed": True, "problem": f"{self.path} has changed since it was opened here"}
         try:
-            self.path.write_text(text, encoding="utf-8", newline="")
-        except (OSError, UnicodeError) as error:
-            return {"ok": False, "problem": f"cannot write {self.path}: {error}"}
+            write_whole(self.path, text)
+        except OSError as error:
+            return {"ok": False, "problem": f"cannot write {self.path}: {error.strerror}"}
+        except UnicodeError:  # half of a sign of two UTF-16 units, which a browser lets stand alone
+            return {"ok": False, "problem": f"cannot write {self.path}: the text has a broken character"}
         return {"ok": True, "seen": self._on_disk()}
 
     def _on_disk(self) -> str:

@@ -10,21 +10,10 @@ import torch
 import blockdsl
 import xt_blocks
 from xt_blocks.runtime.weights import WHOLE, write_file
-from xt_blocks.train.files import write_atomic
 from xt_blocks.train.metrics import MetricsLog
 
 FULL = Path("/dev/full")
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
-
-
-def test_a_file_that_is_written_whole(tmp_path: Path) -> None:
-    path = tmp_path / "settings.json"
-    path.write_text("old")
-    (tmp_path / "settings.json.tmp").symlink_to(FULL)
-    with pytest.raises(OSError, match="No space left on device") as raised:
-        write_atomic(path, "new")
-    assert raised.value.filename == str(path)
-    assert path.read_text() == "old"
 
 
 def on_a_full_disk(path: Path, flush: bool) -> None:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from blockdsl.errors import UserError
+from blockdsl.files import write_whole
 from blockdsl.language.format import format_text
 
 from . import source
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             return 2
         if text != formatted:
             try:
-                path.write_text(formatted, encoding="utf-8")
+                write_whole(path, formatted)
             except OSError as error:
                 raise UserError(f"cannot write {path}: {error.strerror}") from None
         return 0

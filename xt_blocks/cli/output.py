@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from blockdsl.errors import UserError
+from blockdsl.files import write_whole
 
 _PLAIN = {"×": "x", "·": "-", "→": "->", "…": "...", "Δ": "d", "–": "-", "—": "-", "█": "#", "µ": "u"}
 STDOUT = Path("-")
@@ -104,7 +105,7 @@ def write(path: Path, content: bytes, say_on: IO[str] | None = None) -> None:
         sys.stdout.buffer.write(content)
         return
     try:
-        path.write_bytes(content)
+        write_whole(path, content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
     print(f"wrote {path}", file=say_on)

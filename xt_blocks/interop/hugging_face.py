@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from blockdsl.errors import UserError
-from blockdsl.files import read_object
+from blockdsl.files import read_object, write_whole
 from blockdsl.hugging_face import read
 from blockdsl.hugging_face.encoder_decoder import KEYS, generation_config
 from blockdsl.hugging_face.family import Layout, PartOf, Reading, Tied, Weight, Zeros
@@ -113,9 +113,9 @@ def to_hugging_face(
     dtype = str(widest).removeprefix("torch.")
     told = {**reading.config, "architectures": [reading.architecture], "dtype": dtype}
     told.pop("torch_dtype", None)
-    (folder / "config.json").write_text(_json(told), encoding="utf-8")
+    write_whole(folder / "config.json", _json(told))
     if isinstance(model, XTransformer):
-        (folder / GENERATION).write_text(_json(generation_config(model.arguments())), encoding="utf-8")
+        write_whole(folder / GENERATION, _json(generation_config(model.arguments())))
 
 
 # Reading -----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from blockdsl import __version__
 from blockdsl.errors import UserError
-from blockdsl.files import naming, read_object
+from blockdsl.files import read_object, write_whole
 
 from . import hub
 from .weights import MAX_SHARD_BYTES, read_weights, write_weights
@@ -91,7 +91,7 @@ class Pretrained:
         Raises:
             UserError: the module has other weights than its graph says, as with adapters or layers in another's place,
                 or weights that are elsewhere.
-            OSError: the disk refuses; it names the file.
+            OSError: the disk refuses.
         """
         module = cast(nn.Module, self)
         tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict().items()}
@@ -103,13 +103,11 @@ class Pretrained:
         for old in chain(*_NAMES):
             (path / _file(old)).unlink(missing_ok=True)
         for name, graph in graphs.items():
-            with naming(path / _file(name)):
-                (path / _file(name)).write_text(graph.to_json() + "\n", encoding="utf-8")
+            write_whole(path / _file(name), graph.to_json() + "\n")
         config = config_of(graphs, self.arguments())
         if self.hugging_face is not None:
             config["hugging_face"] = self.hugging_face
-        with naming(path / CONFIG):
-            (path / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        write_whole(path / CONFIG, json.dumps(config, indent=1) + "\n")
 
     @classmethod
     def from_pretrained(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from blockdsl.errors import UserError
-from blockdsl.files import naming, read_object
+from blockdsl.files import naming, read_object, write_whole
 
 WHOLE = "model.safetensors"
 INDEX = f"{WHOLE}.index.json"
@@ -92,8 +92,7 @@ def publish(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) -> None:
         where = {key: name for name, part in files.items() for key in part}
         size = sum(tensor.nbytes for part in files.values() for tensor in part.values())
         index = {"metadata": {"total_size": size}, "weight_map": where}
-        with naming(folder / INDEX):
-            (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        write_whole(folder / INDEX, json.dumps(index, indent=1) + "\n")
 
 
 def read_weights(

@@ -15,11 +15,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from blockdsl.files import write_whole
+
 from ..models.lower import lower_stream
 from ..runtime.pretrained import CONFIG, config_of
 from ..runtime.weights import publish, shards, write_file
 from . import checkpoint
-from .files import write_atomic
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
@@ -53,10 +54,10 @@ class Export:
     def publish(self) -> None:
         """By one process, when all have written: put the files in their place."""
         publish(self.folder, self.files)
-        write_atomic(self.folder / CONFIG, json.dumps(config_of({"": self.graph}, {}), indent=1) + "\n")
+        write_whole(self.folder / CONFIG, json.dumps(config_of({"": self.graph}, {}), indent=1) + "\n")
         if self.end is not None:
             ends = {"bos_token_id": self.end, "eos_token_id": self.end}
-            write_atomic(self.folder / GENERATION, json.dumps(ends) + "\n")
+            write_whole(self.folder / GENERATION, json.dumps(ends) + "\n")
 
 
 def _reader(source: Path) -> Callable[[str], Tensor]:

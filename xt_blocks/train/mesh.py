@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from blockdsl.errors import UserError
+from blockdsl.files import sync
 from blockdsl.plan.mesh import Mesh
 
 from ..distributed import checkpoint as sharded
@@ -32,7 +33,6 @@ from .answers import no_answer
 from .checkpoint import Restored
 from .engine import EVALUATION_BATCH, MAX_GRADIENT_NORM, StepResult, check_step
 from .export import Export
-from .files import sync
 from .mesh_checkpoint import agreed, nothing, restore_on_ranks
 from .model import check_logits
 from .optimizer import make_optimizer, optimizers_of

@@ -23,9 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from blockdsl.files import naming
-
-from .files import write_atomic
+from blockdsl.files import naming, write_whole
 
 Record = dict[str, Any]
 
@@ -40,7 +38,7 @@ class MetricsLog:
         """Opens `path`, keeping only records of steps up to `through`: those after the checkpoint a run
         resumes from will be written again."""
         kept = [record for record in read_metrics(path) if record["step"] <= through]
-        write_atomic(path, "".join(_line(record) for record in kept))
+        write_whole(path, "".join(_line(record) for record in kept))
         self.path, self._file = path, path.open("a", encoding="utf-8", newline="\n")
 
     def write(self, record: Record) -> None:

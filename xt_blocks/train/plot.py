@@ -6,12 +6,13 @@ run, and uses figures directly (no pyplot), which needs no display and keeps no 
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blockdsl.files import naming
+from blockdsl.files import write_whole
 
 from .metrics import Record
 
@@ -44,10 +45,9 @@ def plot_losses(records: Sequence[Record], unigram: float | None, path: Path) ->
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    partial = path.with_name(path.name + ".tmp")
-    with naming(path):
-        figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_whole(path, image.getvalue())
 
 
 def new_figure(width: float, height: float) -> Figure:

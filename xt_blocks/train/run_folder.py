@@ -19,9 +19,9 @@ from pathlib import Path
 
 from blockdsl import BlockGraph
 from blockdsl.errors import UserError
+from blockdsl.files import write_whole
 
 from ..interop.text import Bytes, Pieces, Tokenizer
-from .files import write_atomic
 from .settings import TrainSettings
 
 
@@ -69,12 +69,12 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir()
-            write_atomic(path / "pattern.txt", settings.pattern + "\n")
-            write_atomic(path / "graph.json", graph_json)
+            write_whole(path / "pattern.txt", settings.pattern + "\n")
+            write_whole(path / "graph.json", graph_json)
             if tokenizer is not None:
-                write_atomic(path / "tokenizer.json", tokenizer.read_bytes())
+                write_whole(path / "tokenizer.json", tokenizer.read_bytes())
             # Last, as its presence makes the folder a run that can be resumed.
-            write_atomic(path / "settings.json", settings.to_json())
+            write_whole(path / "settings.json", settings.to_json())
         except OSError as error:
             raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None
         return cls(path, settings)
@@ -96,7 +96,7 @@ class RunFolder:
 
     def update(self, settings: TrainSettings) -> None:
         """Replace the settings, as when a resumed run is given more steps."""
-        write_atomic(self.path / "settings.json", settings.to_json())
+        write_whole(self.path / "settings.json", settings.to_json())
         self.settings = settings
 
 

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blockdsl.errors import UserError
+from blockdsl.files import sync
 
 from .data import evenly_spread
-from .files import sync
 from .order import sequences_of
 
 INDEX, TOKENIZER = "index.json", "tokenizer.json"

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockdsl.errors import UserError, nearest
+from blockdsl.files import sync, write_whole
 
 from .documents import Passage, read_passages
-from .files import sync, write_atomic
 from .token_files import FORMAT, INDEX, PARTS, SHARD_TOKENS, TOKENIZER, PartWriter, smallest_dtype
 
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "<eos>", "</s>", "[EOS]")
@@ -119,8 +119,8 @@ def tokenize(
         if tokenizer is not None:
             data = tokenizer.read_bytes()
             index["tokenizer"] = hashlib.sha256(data).hexdigest()
-            write_atomic(partial / TOKENIZER, data)
-        write_atomic(partial / INDEX, json.dumps(index, indent=1) + "\n")
+            write_whole(partial / TOKENIZER, data)
+        write_whole(partial / INDEX, json.dumps(index, indent=1) + "\n")
         if out.exists():
             out.rmdir()
         os.rename(partial, out)
