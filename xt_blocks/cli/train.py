@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import blockdsl
 from blockdsl.errors import UserError
-from blockdsl.graph.costs import parameters_in_words
+from blockdsl.graph.costs import parameters_in_words, sizes, total
 
 from . import output, train_flags
 from .train_flags import DEFAULTS, PATTERN, absolute, check_agrees, check_watching, new_settings, shown
@@ -234,7 +234,7 @@ def _describe(
     if drawing.count("\n") < MOST_DRAWN_LINES:
         print(textwrap.indent(drawing.rstrip(), " " * 10) + "\n")
     per, name, unit = ("byte", "text", "MB") if settings.data is None else ("token", "tokens", "million")
-    print(f"model     {parameters_in_words(graph)}, {flops / 1e6:.1f} MFLOPs per {per} forward")
+    print(f"model     {parameters_in_words(total(graph, sizes(1, 1)))}, {flops / 1e6:.1f} MFLOPs per {per} forward")
     train, valid = len(corpus.train) / 1e6, len(corpus.valid) / 1e6
     print(f"{name:<10}{corpus.source}: {train:.2f} {unit} to train on, {valid:.2f} {unit} held out", flush=True)
     if ranks is not None:

@@ -23,9 +23,9 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from blockdsl.errors import UserError
+from blockdsl.files import sync
 
 from ..distributed.reasons import reason
-from .files import sync
 from .optimizer import Optimizer, optimizers_of
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.pt", "state.json"
