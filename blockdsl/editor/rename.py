@@ -30,17 +30,26 @@ def definition(text: str, offset: int) -> Token | None:
     return next(iter(references(text, offset)), None)
 
 
+def renamable(text: str, offset: int) -> ScannedToken:
+    """The name at an offset that can be another.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = piece_at(text, offset)
+    if found is None or found.type not in NAMES:
+        what = "there is no name here" if found is None else f"'{found.text}' is no name that this text makes"
+        raise UserError(f"{what}; definitions, labels, ties and stages can be renamed")
+    return found
+
+
 def rename(text: str, offset: int, name: str) -> list[Edit]:
     """The changes that give the definition, label, tie or stage at an offset another name.
 
     Raises:
         UserError: there is none, or it cannot be called that.
     """
-    found = piece_at(text, offset)
-    if found is None or found.type not in NAMES:
-        what = "there is no name here" if found is None else f"'{found.text}' is no name that this text makes"
-        raise UserError(f"{what}; definitions, labels, ties and stages can be renamed")
-    pieces = scan(text)
+    found, pieces = renamable(text, offset), scan(text)
     if problem := _problem(pieces, found, name):
         raise UserError(f"{NAMES[found.type]} cannot be called '{name}': {problem}")
     return [Edit(piece.start, piece.end, name) for piece in _same(pieces, found)]

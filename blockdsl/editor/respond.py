@@ -24,7 +24,7 @@ from ..zoo import FAMILIES, entry
 from .completions import completions
 from .export import FORMS, exported
 from .hover import hover
-from .rename import rename
+from .rename import NAMES, references, renamable, rename
 from .values import applied, as_json
 from .written import Written, read
 
@@ -188,9 +188,22 @@ def _format(request: Request) -> Answer:
     return {"text": format_text(_text(request, "text"))}
 
 
+def _name(request: Request) -> Answer:
+    """What can be renamed at a place: what it is, its name, and how often the text has it."""
+    text, offset = _text(request, "text"), whole("offset", request.get("offset", 0))
+    found = renamable(text, offset)
+    what = NAMES[found.type].removeprefix("a ")
+    return {"what": what, "name": found.text, "places": len(references(text, offset))}
+
+
 def _rename(request: Request) -> Answer:
+    """The text with another name, and where in it the name is that was at `offset`."""
     text, name = _text(request, "text"), _text(request, "name")
-    return {"text": applied(text, rename(text, whole("offset", request.get("offset", 0)), name))}
+    offset = whole("offset", request.get("offset", 0))
+    edits = rename(text, offset, name)
+    moved = sum(len(edit.text) - (edit.end - edit.start) for edit in edits if edit.end < offset)
+    here = next(edit.start for edit in edits if edit.start <= offset <= edit.end)
+    return {"text": applied(text, edits), "offset": here + moved}
 
 
 ACTIONS: dict[str, Callable[[Request], Answer]] = {
@@ -199,6 +212,7 @@ ACTIONS: dict[str, Callable[[Request], Answer]] = {
     "complete": _complete,
     "hover": _hover,
     "format": _format,
+    "name": _name,
     "rename": _rename,
     "export": _export,
 }

@@ -205,6 +205,43 @@ def check_the_keyboard_alone_is_enough(page: Page) -> None:
     assert page.settled().text == TEXT
 
 
+def check_another_name_by_keyboard_alone(page: Page) -> None:
+    page.caret(TEXT.index("unit*3") + 2)
+    page.keys("F2")
+    page.until(lambda: page.js("document.activeElement.id") == "new-name")
+    assert page.one("#rename-title").text == "Rename definition unit"
+    assert page.one("#rename-places").text == "2 places"
+    page.keys("a", "ENTER")
+    page.until(lambda: page.one("#rename-problem").text.endswith("cannot be called 'a': it is a block kind"))
+    assert page.text == TEXT
+    page.keys("BACKSPACE", *"block", "ENTER")
+    page.until(lambda: page.text == TEXT.replace("unit", "block"))
+    assert page.js("document.activeElement.selectionStart") == page.text.index("block*3")
+    assert page.settled().names(".block") == ["f0", "a1", "f2", "a3", "f4"]
+    page.keys("CONTROL+z")
+    page.until(lambda: page.text == TEXT)
+    page.write("# 🙂🙂\na@t f a@t")
+    page.caret(len(page.text) + 2)  # a script counts each of these signs twice
+    page.one("#rename").click()
+    page.until(lambda: page.one("#rename-title").text == "Rename tie t")
+    page.keys("ESCAPE")
+    page.until(lambda: page.js("document.activeElement.tagName") == "TEXTAREA")
+    page.keys("F2", *"both", "ENTER")
+    page.until(lambda: page.text == "# 🙂🙂\na@both f a@both")
+    page.caret(0)
+    page.keys("F2")
+    page.until(lambda: page.status.endswith("; definitions, labels, ties and stages can be renamed"))
+    page.write("a f")
+    assert page.status == ""
+
+
+def check_one_dialog_at_a_time(page: Page) -> None:
+    page.keys("CONTROL+k")
+    page.until(lambda: page.js("document.activeElement.id") == "query")
+    page.keys("CONTROL+e", "F2", "CONTROL+s", *"llama3-8b", "ENTER")
+    page.until(lambda: page.text == blockdsl.zoo.entry("llama3-8b").text)
+
+
 def check_colours(page: Page) -> None:
     assert page.marked("comment") == ["# a decoder"]
     assert page.marked("word") == ["set"]

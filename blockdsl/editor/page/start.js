@@ -12,6 +12,7 @@ import { choose } from "./menu.js";
 import { offsets } from "./offsets.js";
 import * as picture from "./picture.js";
 import * as problems from "./problems.js";
+import { renamed } from "./rename.js";
 import { style } from "./theme.js";
 import { COLOURS, Text } from "./text.js";
 
@@ -29,6 +30,8 @@ style(known.style);
 
 const text = new Text(by("text"), "Pattern", edited);
 let against = null;  // a Text, once it is asked for
+let writing = text;  // which of the two the caret was in last
+document.addEventListener("focusin", ({ target }) => { writing = [text, against].find((each) => each?.area === target) ?? writing; });
 const lit = new Map([["text", light.watch(text)]]);
 const settings = () => opened.settings;
 new Completion(text, settings);
@@ -42,7 +45,10 @@ function request() {
   };
 }
 const ask_again = () => look(request());
+let refused = "";  // why there was nothing to rename, until the next edit
 function edited() {
+  if (refused && by("status").textContent === refused) tell("");
+  refused = "";
   ask_again();
   drafts.keep(text.text === saved ? null : text.text);
   marked();
@@ -142,15 +148,21 @@ const actions = {
     const entry = await choose("Export", forms, "Search forms");
     if (entry) tell(await exported(entry.form, opened.name, request()));
   },
+  async rename() {
+    refused = await renamed(writing);
+    if (refused) tell(refused);
+  },
   async save() { await save(seen); },
 };
 for (const [id, action] of Object.entries(actions)) by(id).addEventListener("click", () => attempt(action));
-const keys = { s: "save", k: "insert", e: "export" };
+const keys = { "Ctrl+s": "save", "Ctrl+k": "insert", "Ctrl+e": "export", "Shift+Alt+f": "format", F2: "rename" };
 document.addEventListener("keydown", (event) => {
-  const id = event.ctrlKey || event.metaKey ? !event.shiftKey && !event.altKey && keys[event.key.toLowerCase()] : event.altKey && event.shiftKey && event.code === "KeyF" && "format";
+  const key = event.altKey && /^Key[A-Z]$/.test(event.code) ? event.code.slice(3).toLowerCase() : event.key.replace(/^[A-Z]$/, (letter) => letter.toLowerCase());
+  const held = [["Ctrl", event.ctrlKey || event.metaKey], ["Shift", event.shiftKey], ["Alt", event.altKey]];
+  const id = keys[[...held.filter(([, is]) => is).map(([name]) => name), key].join("+")];
   if (!id) return;
   event.preventDefault();
-  attempt(actions[id]);
+  if (!document.querySelector("dialog[open]")) attempt(actions[id]);
 });
 async function attempt(action) {
   try {
