@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -176,7 +177,8 @@ def test_fmt_write_needs_a_file_that_can_be_written(
     def refuse(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_text", refuse)  # file modes do not stop the superuser
+    monkeypatch.setattr(os, "replace", refuse)  # file modes do not stop the superuser
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     assert blockdsl("fmt", "--write", path) == Ran(1, "", f"blockdsl fmt: cannot write {path}: Permission denied\n")
 
 
