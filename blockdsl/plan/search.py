@@ -187,11 +187,10 @@ class _Model:
         yield from among(mesh.shards, link, "gather", count * (2 * item * piece.used + KEPT * piece.around))
         yield from among(mesh.shards, link, "scatter", count * KEPT * piece.parameters)
         yield from among(mesh.dp, "dp", "all-reduce", KEPT * kept * (1 if mesh.pp > mesh.shards == 1 else count))
-        back = (
-            item if mesh.data * mesh.cp > 1 else KEPT
-        )  # FSDP casts what a block is given, autocast what it multiplies
+        # FSDP casts what a block is given, and what it gives back; autocast what it multiplies
+        back, given = (item, KEPT) if mesh.data * mesh.cp > 1 else (KEPT, item)
         yield from among(mesh.tp, "tp", "all-reduce", rows * (item * summed + back * piece.split) + KEPT * piece.alike)
-        yield from among(mesh.pp, "pp", "send", rows * piece.crossing)
+        yield from among(mesh.pp, "pp", "send", rows * piece.crossing[given])
         yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.shards)
         yield from among(mesh.cp, "cp", "gather", rows * item * (1 + again) * piece.attended)
         yield from among(mesh.cp, "cp", "scatter", rows * item * piece.attended)
@@ -276,9 +275,10 @@ class _Pieces:
             },
             alike=sum(local.alike.get(node, 0) for node in blocks),
             attended=sum(read.values()),
-            crossing=sum(
-                crossing_bytes(graph, value, sizes, model.setup.item, self.cp) for cut in cuts for value in cut
-            ),
+            crossing={
+                item: sum(crossing_bytes(graph, value, sizes, item, self.cp) for cut in cuts for value in cut)
+                for item in {model.setup.item, KEPT}
+            },
             shared=sum(self._shared_numbers(node) for node in common),
             sharers=max((len({i % self.pp for i in where}) for where in common.values()), default=1),
         )
@@ -312,7 +312,8 @@ class _Piece:
         again: by checkpointing, those summed again forward: all but the result of the last block of what is recomputed.
         alike: parameters that ranks along tp hold alike within split layers.
         attended: keys and values that cp gathers.
-        crossing: what is sent to the next stage and back to the one before.
+        crossing: what is sent to the next stage and back to the one before, by the bytes of a number of keys and
+            values.
         shared, sharers: parameters that other places have too, and how many places have them.
     """
 
@@ -327,7 +328,7 @@ class _Piece:
     again: Mapping[str, int]
     alike: int
     attended: int
-    crossing: int
+    crossing: Mapping[int, int]
     shared: int
     sharers: int
 

@@ -123,7 +123,10 @@ def test_what_a_step_sends(mesh: str, accumulate: int, schedule: str, precision:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(("mesh", "precision"), [("pp=2", "fp32"), ("pp=2", "bf16"), ("pp=2,cp=2", "fp32")])
+@pytest.mark.parametrize(
+    ("mesh", "precision"),
+    [(mesh, precision) for mesh in ("pp=2", "pp=2,cp=2", "pp=2,fsdp=2") for precision in ("fp32", "bf16")],
+)
 def test_what_crosses_a_cut_for_labels(mesh: str, precision: str) -> None:
     """Along cp the last rank has attended to the keys of all tokens, and hands them on."""
     compare(mesh, 2, "1f1b", precision, labelled=True)
