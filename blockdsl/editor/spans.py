@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import Span
-from ..graph.written import is_edited
 from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec
 from ..language.pattern import Pattern, parse
 
@@ -27,10 +26,11 @@ def spans(of: BlockGraph | Pattern | str) -> dict[str, list[Span]]:
         return nodes_of(parse(of) if isinstance(of, str) else of)
     pattern = parse(of.pattern)
     found = nodes_of(pattern)
+    from ..api import compile  # with networkx, which the rest does without
+    from ..graph.written import is_edited
+
     if not is_edited(of.nx):
         return found
-    from ..api import compile  # with networkx, which the rest does without
-
     written = compile(pattern)  # its nodes are called as the text would call them
     diff = written.diff(of)
     halves = {"": diff} if diff.encoder is None else {"encoder.": diff.encoder, "decoder.": diff}
