@@ -35,11 +35,12 @@ def read_object(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def naming(path: str | PathLike[str]) -> Iterator[None]:
-    """What is written within is this file: an OSError says so, as those of a full disk do not by themselves."""
+    """What is written within is this file: an OSError that names none says so, as those of a full disk."""
     try:
         yield
     except OSError as error:
-        error.filename = os.fspath(path)
+        if error.filename is None:
+            error.filename = os.fspath(path)
         raise
 
 
@@ -53,8 +54,12 @@ def write_whole(path: str | PathLike[str], content: str | bytes) -> None:
         OSError: the disk is full, say, or the file is not to be written; it is as it was.
         UnicodeError: the text has signs that no file can hold.
     """
-    with naming(path):
-        _write(Path(os.path.realpath(path)), content if isinstance(content, bytes) else content.encode())
+    data = content if isinstance(content, bytes) else content.encode()
+    try:
+        _write(Path(os.path.realpath(path)), data)
+    except OSError as error:  # of the file beside it too, which nobody has named
+        error.filename, error.filename2 = os.fspath(path), None
+        raise
 
 
 def _write(target: Path, data: bytes) -> None:

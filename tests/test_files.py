@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from blockdsl.editor.server import EditedFile
-from blockdsl.files import write_whole
+from blockdsl.files import naming, write_whole
 from xt_blocks.cli import main
 
 
@@ -74,6 +74,23 @@ def test_a_broken_character_is_refused(path: Path) -> None:
     problem = EditedFile("a", path.name, path).save("# \ud800", None)["problem"]
     assert problem == f"cannot write {path}: the text has a broken character"
     assert path.read_text() == "a  f\n"
+
+
+def test_the_ends_of_lines_stay_as_a_file_has_them(path: Path) -> None:
+    for before, after in (
+        (b"a\r\nf\r\n", b"f\r\na\r\n"),
+        (b"a\nf\n", b"f\na\n"),
+        (b"a\r\nf\n", b"f\na\n"),
+        (b"", b"f\na\n"),
+    ):
+        path.write_bytes(before)
+        assert EditedFile("a", path.name, path).save("f\na\n", None)["ok"]
+        assert path.read_bytes() == after
+
+
+def test_an_error_that_names_a_file_names_that(path: Path) -> None:
+    with pytest.raises(OSError, match=str(path.with_name("missing"))), naming(path):
+        path.with_name("missing").read_bytes()
 
 
 def test_where_nothing_can_be_put_beside_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,8 @@ def _look(request: Request) -> Answer:
 def _written(request: Request, name: str) -> Written:
     text = _text(request, name)
     settings = request.get("settings") or {}
+    if not isinstance(settings, Mapping):
+        raise UserError(f"settings must be an object of names and values, not {type(settings).__name__}")
     return read(text, tuple((name, _value(value)) for name, value in sorted(settings.items())))
 
 

@@ -75,12 +75,20 @@ class EditedFile:
         if seen is not None and self._on_disk() != seen:
             return {"ok": False, "changed": True, "problem": f"{self.path} has changed since it was opened here"}
         try:
-            write_whole(self.path, text)
+            write_whole(self.path, self._with_its_line_ends(text))
         except OSError as error:
             return {"ok": False, "problem": f"cannot write {self.path}: {error.strerror}"}
         except UnicodeError:  # half of a sign of two UTF-16 units, which a browser lets stand alone
             return {"ok": False, "problem": f"cannot write {self.path}: the text has a broken character"}
         return {"ok": True, "seen": self._on_disk()}
+
+    def _with_its_line_ends(self, text: str) -> str:
+        """A browser's text area has \\n alone; a file with \\r\\n at the end of each line keeps that."""
+        if self.path is None or not self.path.is_file():
+            return text
+        before = self.path.read_bytes()
+        windows = b"\r\n" in before and before.count(b"\n") == before.count(b"\r\n")
+        return text.replace("\r\n", "\n").replace("\n", "\r\n") if windows else text
 
     def _on_disk(self) -> str:
         try:

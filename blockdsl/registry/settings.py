@@ -85,27 +85,14 @@ STACK_SETTINGS = (
 
 def table() -> dict[str, Option]:
     """Every setting by name, each as the option that declares it."""
-    return dict(_table(tuple(_Same(kind) for kind in kinds().values())))
-
-
-class _Same:
-    """A kind, equal to itself alone: declarations are many values to compare."""
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-
-    def __hash__(self) -> int:
-        return id(self.kind)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.kind is other.kind
+    return dict(_table(tuple(kinds().values())))
 
 
 @lru_cache(maxsize=1)
-def _table(there: tuple[_Same, ...]) -> dict[str, Option]:
+def _table(there: tuple[Kind, ...]) -> dict[str, Option]:
     known = by_name(STACK_SETTINGS)
-    for same in there:
-        for option in same.kind.all_options():
+    for kind in there:
+        for option in kind.all_options():
             if option.setting is not None:
                 known.setdefault(option.setting, option)
     return known

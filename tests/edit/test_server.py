@@ -118,6 +118,8 @@ def test_other_requests_are_refused_in_words(server: Server) -> None:
     assert long[0] == 400
     assert send(server, "PUT", f"/{server.token}/respond", b"")[0] == 501
     assert ask(server, {"do": "nothing"})[1]["problem"].startswith("there is no request 'nothing'; there are ")
+    listed = ask(server, {"do": "look", "text": "a", "settings": [1]})[1]
+    assert listed == {"ok": False, "problem": "settings must be an object of names and values, not list"}
 
 
 def test_opening_and_saving(server: Server) -> None:
