@@ -638,3 +638,15 @@ def test_a_label_is_a_name_that_a_text_can_have() -> None:
     assert found(g) == ["a0: labels must be names, of letters, digits and '_', not ['a b']"]
     g.nx.nodes["a0"]["labels"] = ["a_b"]
     assert g.lint() is g
+
+
+def test_what_is_known_of_options_is_not_taken_for_others_that_are_equal() -> None:
+    """1 and True are equal: what was found for one graph is no answer for the other."""
+    good = blockdsl.compile("f(glu)", dim=8).lint()
+    bad = good.copy()
+    bad.nx.nodes["f0"]["options"]["glu"] = 1
+    with pytest.raises(GraphError, match="glu must be true or false, not 1"):
+        bad.lint()
+    wider = blockdsl.compile("a(heads=3)", dim=9, attn_dim_head=3)
+    assert wider.parameters() != blockdsl.compile("a(heads=3)", dim=12, attn_dim_head=3).parameters()
+    good.lint()

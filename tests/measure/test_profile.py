@@ -1,8 +1,9 @@
-"""Time and memory by block: of layers that sleep for a known time and keep known bytes, and of the whole pass."""
+"""Time and memory by block: of layers that take a known time by a clock of ours and keep known bytes, and of the whole
+pass."""
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 import blockdsl
 from blockdsl import UserError
 from xt_blocks import lower, profile
-from xt_blocks.measure import example_call
+from xt_blocks.measure import clock, example_call
 from xt_blocks.measure.inputs import Call
 
 FORWARD, BACKWARD, KEPT = 0.02, 0.04, 12_345
@@ -20,17 +21,33 @@ SIZES: dict[str, Any] = {"dim": 8, "heads": 1, "attn_dim_head": 8}
 QUICK: dict[str, Any] = {"batch": 2, "seq_len": 4, "repeats": 3, "warmup": 1}
 
 
+class Clock:
+    """Goes on where a layer says so, and hardly elsewhere, so that no test depends on the machine."""
+
+    now = 0.0
+
+    @classmethod
+    def read(cls) -> float:
+        cls.now += 1e-12
+        return cls.now
+
+
+@pytest.fixture
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=Clock.read))
+
+
 class _Sleep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, times: int) -> torch.Tensor:
         ctx.times = times
         ctx.save_for_backward(torch.zeros(KEPT, dtype=torch.uint8))
-        time.sleep(times * FORWARD)
+        Clock.now += times * FORWARD
         return x * 1
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        time.sleep(ctx.times * BACKWARD)
+        Clock.now += ctx.times * BACKWARD
         return grad, None
 
 
@@ -53,6 +70,7 @@ def sleeping(pattern: str, **times: int) -> Any:
     return stack
 
 
+@pytest.mark.usefixtures("_clock")
 @pytest.mark.parametrize("pattern", ["a f a f", "a & f & (a f)", "a f(checkpoint=block) a f"])
 def test_a_block_takes_as_long_as_it_sleeps_and_keeps_what_it_saves(pattern: str) -> None:
     stack = sleeping(pattern, f1=1, f3=2)
@@ -61,16 +79,16 @@ def test_a_block_takes_as_long_as_it_sleeps_and_keeps_what_it_saves(pattern: str
     found = profile(stack, **QUICK)
     for node, times in (("f1", 1), ("f3", 2)):
         forward, backward = found["forward"].values[node], found["backward"].values[node]
-        assert forward == pytest.approx(times * FORWARD, rel=0.5)
+        assert forward == pytest.approx(times * FORWARD)
         again = FORWARD if checkpointed and node == "f1" else 0  # it is computed again
-        assert backward == pytest.approx(times * BACKWARD + again, rel=0.5)
+        assert backward == pytest.approx(times * BACKWARD + again)
         assert found["time"].values[node] == forward + backward
     others = [node for node in found["time"].values if node not in ("f1", "f3")]
     assert {"a0", "a2", "input", "output"} <= {*others}
     assert all(found["time"].values[node] < FORWARD for node in others)
     whole = found.facts["whole"]
-    assert whole["forward"] == pytest.approx(3 * FORWARD, rel=0.5)
-    assert 0.8 < whole["explained"] < 1.2
+    assert whole["forward"] == pytest.approx(3 * FORWARD)
+    assert whole["explained"] == pytest.approx(1)
     if checkpointed:
         assert found["saved"].values["f1"] == plain["saved"].values["f1"]  # the stream alone, which is kept either way
     else:
@@ -88,14 +106,33 @@ def test_saved_bytes_are_counted_once_and_without_weights() -> None:
     assert found["saved"].values["f1"] == found["saved"].values["f0"]
 
 
+def test_what_two_operations_keep_is_counted_once() -> None:
+    """GLU keeps views of what one layer made, attention keeps what it reads of one product."""
+    graph = blockdsl.compile("a(talking_heads) f(glu) a", dim=8, heads=2)
+    stack, x = lower(graph).train(), torch.randn(2, 4, 8, requires_grad=True)
+    weights, kept = {p.untyped_storage().data_ptr() for p in stack.parameters()}, {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = stack(x).square().mean()  # what is trained by where a pass gives no number
+    expected = sum(size for place, size in kept.items() if place not in weights)
+    assert loss.requires_grad
+    assert sum(profile(stack, x)["saved"].values.values()) == expected
+
+
+@pytest.mark.usefixtures("_clock")
 def test_tied_blocks_count_for_each_call_in_the_order_of_the_plan() -> None:
     found = profile(sleeping("f@x a f@x", f0=1), **QUICK)
     assert [*found["forward"].values] == ["input", "f0", "a1", "f2", "output"]
-    assert found["forward"].values["f0"] == pytest.approx(FORWARD, rel=0.5)
-    assert found["forward"].values["f2"] == pytest.approx(FORWARD, rel=0.5)
+    assert found["forward"].values["f0"] == pytest.approx(FORWARD)
+    assert found["forward"].values["f2"] == pytest.approx(FORWARD)
     assert found["forward"].values["a1"] < FORWARD / 2
 
 
+@pytest.mark.usefixtures("_clock")
 def test_the_embedding_and_the_head_have_their_own_time() -> None:
     model = lower(blockdsl.compile("a f", **SIZES, causal=True, num_tokens=20, max_seq_len=8))
     table, head = model.token_emb, model.to_logits
@@ -105,23 +142,27 @@ def test_the_embedding_and_the_head_have_their_own_time() -> None:
 
     table.register_forward_hook(slow)
     found = profile(model, **QUICK)
-    assert found["forward"].values["input"] == pytest.approx(FORWARD, rel=0.5)
-    assert found["backward"].values["input"] == pytest.approx(BACKWARD, rel=0.5)
+    assert found["forward"].values["input"] == pytest.approx(FORWARD)
+    assert found["backward"].values["input"] == pytest.approx(BACKWARD)
     head.register_forward_hook(slow)
     found = profile(model, **QUICK)
-    assert found["backward"].values["output"] == pytest.approx(BACKWARD, rel=0.5)
+    assert found["backward"].values["output"] == pytest.approx(BACKWARD)
     assert found["time"].values["a0"] < FORWARD
 
 
-def test_two_streams_and_reads() -> None:
+@pytest.mark.usefixtures("_clock")
+def test_two_streams() -> None:
     model = lower(blockdsl.compile("a f => a c", dim=8, num_tokens=20, max_seq_len=12))
     model.encoder.attn_layers.blocks["f1"].layer = Sleeper()
     found = profile(model, **QUICK, context_len=6)
-    assert found["forward"].values["encoder.f1"] == pytest.approx(FORWARD, rel=0.5)
-    assert found["backward"].values["encoder.f1"] == pytest.approx(BACKWARD, rel=0.5)
+    assert found["forward"].values["encoder.f1"] == pytest.approx(FORWARD)
+    assert found["backward"].values["encoder.f1"] == pytest.approx(BACKWARD)
     names = [f"encoder.{node}" for node in ("input", "a0", "f1", "output")]
     assert [*found["forward"].values] == [*names, *(f"decoder.{node}" for node in ("input", "a0", "c1", "output"))]
     assert found.facts["context_len"] == 6
+
+
+def test_reads_take_time_too() -> None:
     reads = profile(lower(blockdsl.compile("^u a f <u(gain) a", **SIZES)), **QUICK)
     assert reads["time"].values["read0"] > 0
 
@@ -199,10 +240,11 @@ def test_random_inputs_are_what_the_model_reads(pattern: str, settings: dict[str
     assert call.loss().ndim == 0
 
 
+@pytest.mark.usefixtures("_clock")
 def test_a_call_of_ones_own_is_measured_as_it_is() -> None:
     stack = sleeping("a f", f1=1)
     found = profile(stack, torch.randn(2, 4, 8), repeats=2, warmup=0)
-    assert found["forward"].values["f1"] == pytest.approx(FORWARD, rel=0.5)
+    assert found["forward"].values["f1"] == pytest.approx(FORWARD)
     assert "flops" not in found.by_name
     assert "seq_len" not in found.facts
 
