@@ -18,7 +18,7 @@ PACKAGES = ("blockdsl", "xt_blocks")
 
 # From the bottom up. A module imports from its own layer and from those before it.
 LAYERS = (
-    ("blockdsl.errors", "blockdsl.files", "blockdsl.measurement", "blockdsl.synonyms"),
+    ("blockdsl.errors", "blockdsl.files", "blockdsl.measurement", "blockdsl.signs", "blockdsl.synonyms"),
     ("blockdsl.registry",),
     ("blockdsl.language",),
     ("blockdsl.graph",),

@@ -16,6 +16,7 @@ from ..graph import costs
 from ..graph.costs import stage_title
 from ..graph.layout import Chain, split_stages
 from ..graph.tokens import input_scheme
+from ..signs import PLAIN
 from . import ends, escape, reads
 from .captions import Captions
 from .hues import hue
@@ -40,7 +41,6 @@ class Glyphs:
 
 
 UTF8 = Glyphs(rail="│", stage="├─", open="╭", next="├", close="╰", times="×", dot="·")
-_PLAIN = str.maketrans({"×": "x", "·": "-", "µ": "u", "–": "-", "…": "..."})
 ASCII = Glyphs(rail="|", stage="+-", open="/", next="+", close="\\", times="x", dot="-")
 
 _HEADING = 44  # a repeat whose blocks take more columns is headed by their number
@@ -81,7 +81,7 @@ class _Text:
                 text = escape.painted(text, hue(row.kind).name)
             lines.append(row.indent + text + row.note)
         text = "\n".join([*lines, self._output()])
-        return text.translate(_PLAIN) if self.glyphs is ASCII else text
+        return text.translate(str.maketrans({**PLAIN})) if self.glyphs is ASCII else text
 
     def _title(self) -> str:
         graph = self.graph

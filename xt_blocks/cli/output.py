@@ -15,14 +15,14 @@ from typing import IO, Any, cast
 
 from blockdsl.errors import UserError
 from blockdsl.files import write_whole
+from blockdsl.signs import PLAIN
 
-_PLAIN = {"×": "x", "·": "-", "→": "->", "…": "...", "Δ": "d", "–": "-", "—": "-", "█": "#", "µ": "u"}
 STDOUT = Path("-")
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
-    return "".join(_PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+    return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 
 
 codecs.register_error("blockdsl.plain", _plain)
