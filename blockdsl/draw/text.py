@@ -81,7 +81,7 @@ class _Text:
                 text = escape.painted(text, hue(row.kind).name)
             lines.append(row.indent + text + row.note)
         text = "\n".join([*lines, self._output()])
-        return text.translate(str.maketrans({**PLAIN})) if self.glyphs is ASCII else text
+        return "".join(PLAIN.get(sign, sign) for sign in text) if self.glyphs is ASCII else text
 
     def _title(self) -> str:
         graph = self.graph
