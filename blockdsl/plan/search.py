@@ -91,13 +91,14 @@ class _Local:
         whole = whole_layers(self.splits)
         self.notes = (f"tp={tp}: whole on every rank: {whole}",) if whole else ()
         self.memory: dict[int, StageMemory] = {}
-        self.alike, self.matrices = {}, {}
-        known: dict[Any, tuple[int, int]] = {}  # blocks that are alike have the same
+        self.alike, self.matrices, self.cut_matrices = {}, {}, {}
+        known: dict[Any, tuple[int, int, int]] = {}  # blocks that are alike have the same
         for node in graph.nodes("block"):
             key = (graph.block(node)["kind"], *graph.block(node)["options"].items(), type(self.splits.get(node)))
             if key not in known:
-                known[key] = summed_alike(graph, [node], self.splits, tp), _matrices(self.graph, node)
-            self.alike[node], self.matrices[node] = known[key]
+                cut = _matrices(graph, node) if isinstance(self.splits.get(node), Split) else 0
+                known[key] = summed_alike(graph, [node], self.splits, tp), _matrices(self.graph, node), cut
+            self.alike[node], self.matrices[node], self.cut_matrices[node] = known[key]
 
 
 class _Model:
@@ -184,12 +185,15 @@ class _Model:
         summed = piece.split + piece.again[checkpoint]
         rows, item = micro_batch * count, self.setup.item
         kept, link = -(-piece.parameters // mesh.shards), "fsdp" if mesh.cp == 1 else "fsdp×cp"
-        yield from among(mesh.shards, link, "gather", count * (2 * item * piece.used + KEPT * piece.around))
+        muon = KEPT * (self.setup.optimizer == "muon")
+        of_steps = count * (2 * item * piece.used + KEPT * piece.around) + muon * piece.matrices
+        yield from among(mesh.shards, link, "gather", of_steps)
         yield from among(mesh.shards, link, "scatter", count * KEPT * piece.parameters)
         yield from among(mesh.dp, "dp", "all-reduce", KEPT * kept * (1 if mesh.pp > mesh.shards == 1 else count))
         # FSDP casts what a block is given, and what it gives back; autocast what it multiplies
         back, given = (item, KEPT) if mesh.data * mesh.cp > 1 else (KEPT, item)
-        yield from among(mesh.tp, "tp", "all-reduce", rows * (item * summed + back * piece.split) + KEPT * piece.alike)
+        of_steps = rows * (item * summed + back * piece.split) + KEPT * piece.alike + muon * piece.cut_matrices
+        yield from among(mesh.tp, "tp", "all-reduce", of_steps)
         yield from among(mesh.pp, "pp", "send", rows * piece.crossing[given])
         yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.shards)
         yield from among(mesh.cp, "cp", "gather", rows * item * (1 + again) * piece.attended)
@@ -265,6 +269,7 @@ class _Pieces:
             around=around,
             used=used,
             matrices=matrices,
+            cut_matrices=sum(local.cut_matrices.get(node, 0) for node in blocks),
             cost=sum(costs, Cost()),
             saved=saved,
             split=self.tokens * sum(sums.values()),
@@ -308,6 +313,7 @@ class _Piece:
         around: parameters of what is around the blocks.
         used: parameters of blocks, tied ones as often as they run.
         matrices: parameters of blocks that are matrices.
+        cut_matrices: those of layers that split, of all ranks along tp.
         split: numbers that tp sums in one direction.
         again: by checkpointing, those summed again forward: all but the result of the last block of what is recomputed.
         alike: parameters that ranks along tp hold alike within split layers.
@@ -322,6 +328,7 @@ class _Piece:
     around: int
     used: int
     matrices: int
+    cut_matrices: int
     cost: Cost
     saved: dict[str, Activations]
     split: int

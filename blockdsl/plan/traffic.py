@@ -16,6 +16,8 @@ that of an all-reduce's, all of a message's.
     pp send                 what crosses the cut after a stage, and the gradient of what crosses the one before it
     pp all-reduce           gradients of parameters that several stages have
     cp gather, scatter      keys and values of each attention, again if computed again, and their gradients
+    with Muon               what the update of each matrix of blocks is made of, in float32, once a step: a gather along
+                            fsdp, and along tp an all-reduce of the whole matrix
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ def among(ranks: int, link: str, operation: str, payload: float) -> list[Sent]:
 def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int, ranks: int = 1) -> int:
     """Bytes of a value that crosses a cut, of one micro-batch of these sizes; a stream is float32.
 
-    Keys and values cross together, whichever of them are read, with the values of the tokens alone once more. Of
+    Keys cross with the values that were attended to, and with those of the tokens alone where these are others. Of
     `ranks` along cp, which have so many tokens each, the last one has attended to those of all.
     """
     rows, tokens = sizes.batch, sizes.seq + learned_tokens(graph)
@@ -78,11 +80,14 @@ def crossing_bytes(graph: Graph, value: Crossing, sizes: Sizes, item: int, ranks
         own, keys = tokens, tokens + (before if window is None else min(before, window))
     if value.carries == "scores":
         return item * rows * int(o.heads * tokens * (keys + o.num_mem_kv))
-    if value.carries not in ("kv", "values"):
+    alone = own * o.value_dim_head
+    if value.carries == "values":
+        return rows * item * int(o.kv_heads * alone)
+    if value.carries != "kv":
         return 0
-    numbers = o.kv_heads * ((keys + o.num_mem_kv) * (o.dim_head + o.value_dim_head) + own * o.value_dim_head)
+    numbers = (keys + o.num_mem_kv) * (o.dim_head + o.value_dim_head) + alone * (ranks > 1 or o.num_mem_kv > 0)
     gates = 4 * o.heads * keys * getattr(o, "forget_gate", False)  # their logarithms are float32
-    return rows * int(item * numbers + gates)
+    return rows * int(item * o.kv_heads * numbers + gates)
 
 
 def attended(graph: Graph, nodes: Sequence[str], seq_len: int, ranks: int) -> dict[str, int]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import blockdsl
 from blockdsl import BlockGraph, Mesh, UserError
 from xt_blocks.distributed.job import distribute
+from xt_blocks.distributed.muon import SharedMuon
+from xt_blocks.train.optimizer import make_optimizer
 
 from .processes import run
 
@@ -38,6 +42,8 @@ LABELLED: dict[str, tuple[str, dict[str, Any]]] = {
     "keys and values of another": ("a ^k f a(kv=k) f | a(kv=k, max_attend_past=4) f", {"attn_kv_heads": 2}),
     "values of another": ("a ^v f a(values=v) f | a(values=v) f", {}),
     "a window's keys": ("a(max_attend_past=4) ^k f | a(kv=k, max_attend_past=4) f", {}),
+    "keys, and values alone": ("a ^k f | a(kv=k) ^v f a(values=v) f", {"attn_num_mem_kv": 2}),
+    "values of one that has its keys of another": ("a ^k f a(kv=k) ^v f | a(values=v) f", {}),
     "scores of another": ("a ^s f | a(scores=s) f", {}),
 }
 """What blocks of another stage read crosses the cut beside the stream."""
@@ -45,7 +51,7 @@ OPERATIONS = {
     name: operation
     for operation, names in {
         "send": ("send",),
-        "gather": ("_allgather_base_", "all_gather_single_"),
+        "gather": ("_allgather_base_", "all_gather_single_", "all_gather_into_tensor"),
         "scatter": ("_reduce_scatter_base_", "reduce_scatter_single_"),
         "all-reduce": ("allreduce_",),
     }.items()
@@ -62,12 +68,14 @@ class Counted(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__.partition(".")[0]
+        out = func(*args, **(kwargs or {}))
         if name in OPERATIONS:
-            tensors = [each for each in torch.utils._pytree.tree_leaves(args) if isinstance(each, torch.Tensor)]
+            leaves = torch.utils._pytree.tree_leaves((args, out))  # DTensor's gather returns the whole
+            tensors = [each for each in leaves if isinstance(each, torch.Tensor)]
             whole = max(tensor.numel() * tensor.element_size() for tensor in tensors)
             if whole > 8 * 8:
                 self.bytes[OPERATIONS[name]] = self.bytes.get(OPERATIONS[name], 0) + whole
-        return func(*args, **(kwargs or {}))
+        return out
 
 
 def compiled(text: str, settings: dict[str, Any]) -> BlockGraph:
@@ -76,11 +84,16 @@ def compiled(text: str, settings: dict[str, Any]) -> BlockGraph:
 
 
 def counted(
-    mesh: str, accumulate: int, schedule: str, precision: str, labelled: bool = False
+    mesh: str,
+    accumulate: int,
+    schedule: str,
+    precision: str,
+    optimizer: str,
+    patterns: dict[str, tuple[str, dict[str, Any]]],
 ) -> dict[str, dict[str, int] | str]:
     """Of each pattern, what one step hands over; or why no job trains so."""
     out: dict[str, dict[str, int] | str] = {}
-    for name, (text, settings) in (LABELLED if labelled else PATTERNS).items():
+    for name, (text, settings) in patterns.items():
         try:
             graph = compiled(text, settings)
             job = distribute(graph, mesh, accumulate=accumulate, schedule=schedule, precision=precision)
@@ -90,8 +103,10 @@ def counted(
         tokens = torch.randint(64, (ROWS, TOKENS + 1), generator=torch.Generator().manual_seed(0))
         source = None if graph.encoder is None else tokens[:, 1:]
         job.backward(tokens, source=source)
+        stepping = make_optimizer(nn.ModuleList(job.nets), 0.01, optimizer, partial(SharedMuon, job))
         with Counted() as count:
             job.backward(tokens, source=source)
+            stepping.step()
         out[name] = count.bytes
     return out
 
@@ -129,19 +144,42 @@ def test_what_a_step_sends(mesh: str, accumulate: int, schedule: str, precision:
 )
 def test_what_crosses_a_cut_for_labels(mesh: str, precision: str) -> None:
     """Along cp the last rank has attended to the keys of all tokens, and hands them on."""
-    compare(mesh, 2, "1f1b", precision, labelled=True)
+    compare(mesh, 2, "1f1b", precision, patterns=LABELLED)
 
 
-def compare(mesh: str, accumulate: int, schedule: str, precision: str, labelled: bool = False) -> None:
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has it from 2.9 on")
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        "fsdp=2",
+        *(
+            pytest.param(mesh, marks=pytest.mark.distributed)
+            for mesh in ("tp=2", "dp=2", "cp=2", "pp=2", "fsdp=2,tp=2", "pp=2,fsdp=2", "pp=2,tp=2", "dp=2,fsdp=2")
+        ),
+    ],
+)
+def test_what_muon_sends_beside(mesh: str) -> None:
+    compare(mesh, 1 if "pp" not in mesh else 2, "1f1b", "fp32", "muon")
+
+
+def compare(
+    mesh: str,
+    accumulate: int,
+    schedule: str,
+    precision: str,
+    optimizer: str = "adamw",
+    patterns: dict[str, tuple[str, dict[str, Any]]] = PATTERNS,
+) -> None:
     """What each rank is planned to send, with what the busiest one at its place along pp has sent."""
     sizes = Mesh.parse(mesh)
-    found, compared = run(counted, sizes.size, mesh, accumulate, schedule, precision, labelled), 0
-    for name, (text, settings) in (LABELLED if labelled else PATTERNS).items():
+    found, compared = run(counted, sizes.size, mesh, accumulate, schedule, precision, optimizer, patterns), 0
+    for name, (text, settings) in patterns.items():
         if isinstance(found[0][name], str):  # stages of one rank share parameters, or an encoder is refused
             assert sizes.pp > 1 or "=>" in text
             continue
         graph = compiled(text, settings)
         run_as = {"checkpoint": settings.get("checkpoint", "none"), "precision": precision, "schedule": schedule}
+        run_as["optimizer"] = optimizer
         rows = ROWS // accumulate // sizes.data
         plan = graph.plan(mesh, seq_len=TOKENS, batch=ROWS, micro_batch=rows, **run_as)
         for place, share in enumerate(plan.best.shares):

@@ -167,11 +167,25 @@ def test_what_a_pipeline_sends() -> None:
     scores = planned(compiled("a f | a f", attn_flash=False, residual_attn=True), "pp=2")
     assert sent(scores)["pp", "send"][0] == 16 * (stream + 2 * TOKENS * TOKENS * 4)
     kv = planned(compiled("a ^u f | a(kv=u) f"), "pp=2")
-    assert sent(kv)["pp", "send"][0] == 16 * (stream + 3 * stream)  # keys, values, and values of the tokens alone
+    assert sent(kv)["pp", "send"][0] == 16 * (stream + 2 * stream)
+    further = planned(compiled("a ^u f | a(kv=u) f", attn_num_mem_kv=2), "pp=2")  # and values of the tokens alone
+    assert sent(further)["pp", "send"][0] == 16 * (stream + 2 * (TOKENS + 2) * DIM * 4 + stream)
     values = planned(compiled("a ^u f | a(values=u) f"), "pp=2,tp=2")
-    assert sent(values)["pp", "send"][0] == 16 * (stream + 3 * stream // 2)  # of one of two heads
+    assert sent(values)["pp", "send"][0] == 16 * (stream + stream // 2)  # of one of two heads
     streams = planned(compiled("a f | a f", num_residual_streams=3), "pp=2")
     assert sent(streams)["pp", "send"][0] == 16 * 3 * stream
+
+
+def test_muon_gathers_the_matrices_of_blocks_once_a_step() -> None:
+    graph = compiled("(a f)*2")
+    for mesh, link in (("fsdp=2", ("fsdp", "gather")), ("tp=2", ("tp", "all-reduce"))):
+        adamw, muon = (sent(planned(graph, mesh, optimizer=name)) for name in ("adamw", "muon"))
+        assert adamw.keys() == muon.keys()
+        more = {each: muon[each][0] - adamw[each][0] for each in muon}
+        assert {each: count for each, count in more.items() if count} == {link: 4 * 2 * (A + F)}
+    both = {name: sent(planned(graph, "fsdp=2,tp=2", optimizer=name)) for name in ("adamw", "muon")}
+    gathered = both["muon"]["fsdp", "gather"][0] - both["adamw"]["fsdp", "gather"][0]
+    assert gathered == 4 * (A + F)  # of two layers, what one of two ranks has
 
 
 def test_interleaved_stages_are_apart_and_send_more() -> None:

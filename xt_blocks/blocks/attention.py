@@ -56,16 +56,21 @@ class KeysValues(NamedTuple):
     Attributes:
         keys, values: (b, g, m, d) and (b, g, m, dv), as the block attends to them: of all tokens that a cache keeps,
             rotated, memory key-values in front.
-        new: (b, g, n, dv), values of the tokens of this pass, with those of earlier segments.
+        new: (b, g, n, dv), values of the tokens of this pass, with those of earlier segments; None: `values` are these.
         kept: how many tokens before those of the pass the cache keeps; None: all.
         gates: (b, m, h), the logarithms of forget gates of the tokens whose keys these are; None: there are none.
     """
 
     keys: Tensor
     values: Tensor
-    new: Tensor
+    new: Tensor | None
     kept: int | None
     gates: Tensor | None = None
+
+    @property
+    def alone(self) -> Tensor:
+        """(b, g, n, dv), values of the tokens of this pass, with those of earlier segments."""
+        return self.values if self.new is None else self.new
 
 
 class AnyAttention(nn.Module):
@@ -280,7 +285,7 @@ class Attention(AnyAttention):
         memory: Tensor | None = None,
         cache: LayerState | None = None,
         kv: KeysValues | None = None,
-        values: KeysValues | None = None,
+        values: Tensor | None = None,
         value_embed: Tensor | None = None,
         gives: Collection[str] = (),
         use: int = 0,
@@ -297,9 +302,9 @@ class Attention(AnyAttention):
             memory: (batch, tokens, dim) of earlier segments, prepended to x for keys and values.
             cache: this block's keys and values of the tokens before x, and where new ones go.
             kv: of an earlier block, with the option `kv`.
-            values: those of an earlier block, with the option `values`.
+            values: (batch, heads of values, tokens + seq, features) of an earlier block, with the option `values`.
             value_embed: (batch, tokens + seq, heads of values · their features), with the option `value_embed`.
-            gives: what to return for later blocks: "kv", "values", both the same KeysValues.
+            gives: what to return for later blocks: "kv", KeysValues; "values", those of the tokens alone.
             use: which of the blocks that share it this is, with the option `lora_rank`.
 
         Returns:
@@ -326,8 +331,7 @@ class Attention(AnyAttention):
         if kv is not None:
             q, k, v = self.queries(x, rotary, use), kv.keys, kv.values
         elif self.latent is None:
-            other = None if values is None else values.new
-            other = other if value_embed is None else split_heads(value_embed.to(x.dtype), self.kv_heads)
+            other = values if value_embed is None else split_heads(value_embed.to(x.dtype), self.kv_heads)
             q, own = self.keys_and_values(x, memory, rotary, cache, other, attend, use)
             k, v = own.keys, own.values
             if own.gates is not None:
@@ -338,7 +342,9 @@ class Attention(AnyAttention):
         kept = own.kept if own is not None else None if cache is None else cache.window
         spec = self.mask_spec if kept is None else self.mask_spec._replace(kept=kept)
         out = self.attend(x, q, k, v, attend.tokens(spec, bias), scores, keep_scores, values_of)
-        return LayerOutput.of(out)._replace(gives=dict.fromkeys(gives, own)) if gives else out
+        if not gives or own is None:
+            return out
+        return LayerOutput.of(out)._replace(gives={what: own if what == "kv" else own.alone for what in gives})
 
     def keys_and_values(
         self,
@@ -369,7 +375,7 @@ class Attention(AnyAttention):
             q, k = rotary.after_cache(q, k)
         if self.mem_kv is not None:
             k, v = self.with_memory(k, v)
-        return q, KeysValues(k, v, new, None if cache is None else cache.window, gates)
+        return q, KeysValues(k, v, None if new is v else new, None if cache is None else cache.window, gates)
 
     def _gates(self, gate: nn.Module, x: Tensor, memory: Tensor | None, attend: Masks | None) -> Tensor:
         """(b, m + n, h), the logarithms of the gates of memory and x; a token that is not real has none."""
@@ -456,7 +462,7 @@ class CrossAttention(AnyAttention):
         scores: Tensor | None = None,
         keep_scores: bool = False,
         cache: LayerState | None = None,
-        values: KeysValues | None = None,
+        values: Tensor | None = None,
         gives: Collection[str] = (),
     ) -> Tensor | tuple[Tensor, Scores] | LayerOutput:
         """
@@ -467,7 +473,7 @@ class CrossAttention(AnyAttention):
             context_mask: (batch, context) bool, True = attend; outside of a stack.
             rotary: rotation of queries.
             context_rotary: rotation of the context's keys.
-            values: those of an earlier block, with the option `values`.
+            values: (batch, heads of values, context, features) of an earlier block, with the option `values`.
             gives: what to return for later blocks: "values".
 
         Returns:
@@ -494,7 +500,7 @@ class CrossAttention(AnyAttention):
             made = kv[..., self.sizes[1] :] if self.sizes[2] else None
             q, k, v = self.split(q, kv[..., : self.sizes[1]], made)
             k = k if context_rotary is None else context_rotary.apply(k)
-            new = v = v if values is None else (v + values.new) / 2
+            new = v = v if values is None else (v + values) / 2
             if cache is not None and self.options.context:
                 keys, kept = cache.append(keys=k, values=v)
                 k, v = in_type_of(k, keys), in_type_of(v, kept)
@@ -512,4 +518,4 @@ class CrossAttention(AnyAttention):
         memories = self.options.num_mem_kv
         own = masks.tokens(MaskSpec(masks.causal, None, memories)) if self.options.context else masks.context(memories)
         out = self.attend(x, q, k, v, own, scores, keep_scores)
-        return LayerOutput.of(out)._replace(gives={"values": KeysValues(k, v, new, None)}) if gives else out
+        return LayerOutput.of(out)._replace(gives={"values": new}) if gives else out
