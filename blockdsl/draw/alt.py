@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, Part, Parts
+from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSide, Part, Parts
 
 MOST = 2000  # characters; who hears more than that asks for the text drawing
 
@@ -15,6 +15,8 @@ def alt_text(input: str, stages: Sequence[tuple[str, Parts]], output: str, say: 
     def words(part: Part) -> str:
         if isinstance(part, DrawnRepeat):
             return f"{part.times:,} times ({chain(part.parts)})"
+        if isinstance(part, DrawnSide):
+            return f"beside the stream ({chain(part.columns[0])})"
         if isinstance(part, DrawnBranches):
             return "in parallel " + " and ".join(f"({chain(column) or 'nothing'})" for column in part.columns)
         return say(part)

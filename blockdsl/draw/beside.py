@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..graph.layout import Branching, Side, blocks_of
+from ..graph.layout import Branching, Side, blocks_of, every_node
 from ..language.fold import Folded, Loop, fold
 from . import reads
 from .captions import Captions
@@ -224,7 +224,7 @@ def _busy(captions: Captions) -> Iterator[str]:
     for node in graph.nx:
         found = [source for _, source in reads.wired(graph, node)] + graph.sources(node, "normed")
         yield from found
-        if found or captions.gap(node) or (node in captions.before and reads.skips(graph, node, captions.before[node])):
+        if found or captions.gap(node) or captions.added.get(node):
             yield node
 
 
@@ -240,19 +240,8 @@ def _names(item: Item) -> Iterable[tuple[str, str]]:
 def _nodes(item: Item) -> Iterator[str]:
     if isinstance(item, DrawnBlock):
         yield from item.nodes
-        return
-    yield from blocks_of((item,))
-    for branching in _branchings((item,)):
-        yield branching.sum
-
-
-def _branchings(items: Iterable[Any]) -> Iterator[Branching]:
-    for item in items:
-        if isinstance(item, Branching):
-            yield item
-        if not isinstance(item, str):
-            for branch in item.branches if isinstance(item, Branching) else (item.chain,):
-                yield from _branchings(branch)
+    else:
+        yield from every_node((item,))
 
 
 def _size(item: Item) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..graph.layout import Chain, Side, blocks_of, chain, whole_chain
+from ..graph.costs import stage_title
+from ..graph.layout import Branching, Chain, Side, blocks_of, node_of, every_node, split_stages, whole_chain
 from ..registry.kinds import kind_of
 from ..registry.options import by_name, content, spell
 from ..registry.positions import SCHEMES
@@ -22,30 +23,38 @@ class Captions:
 
     Args:
         beside: another graph, whose usual options go without saying here too.
-        sides: whether the drawing can show ways of the stream beside the main one.
 
     Raises:
         GraphError: the graph cannot be read at all.
 
     Attributes:
-        items: the graph's chain; None where it is not made of chains and branches.
-        before: each node of the chain, and the output → what it follows.
+        items: all that is on the stream; None: there is none.
+        before: each node of it, and the output → what it follows.
+        added: the same → the nodes whose streams are added to that of what it follows, but for its own branches.
+        astray: nodes that are drawn in another stage than theirs, on a way that leaves that → their stage, in words.
         names: the labels by which nodes read others.
         read_from: nodes whose stream something further down reads → by which labels; "": without one.
         labelled: the same of all nodes, and with the labels that are read elsewhere.
         taken: labels of blocks by which others take keys, values or scores.
     """
 
-    def __init__(self, graph: Graph, beside: Graph | None = None, sides: bool = False) -> None:
+    def __init__(self, graph: Graph, beside: Graph | None = None) -> None:
         from ..graph.lint import check_readable
 
         check_readable(graph)
         self.graph = graph
-        self.items = whole_chain(graph) if sides else chain(graph)
+        self.items = whole_chain(graph)
         self.told: dict[Hashable, list[tuple[str, Any]]] = {}  # of blocks that are alike, the options to show
         self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
         self.before: dict[str, str] = {}
-        self.before[graph.end] = self._walk(self.items or (), graph.start)
+        self.added: dict[str, list[str]] = {}
+        self._follows(graph.end, self._walk(self.items or (), graph.start))
+        self.astray = {
+            node: f"of stage {stage_title(graph, graph.nx.nodes[node]['stage'])}"
+            for stage, part in split_stages(graph, self.items or ())
+            for node in every_node(part)
+            if graph.nx.nodes[node]["stage"] != stage
+        }
         self.names = reads.Names(graph)
         self.read_from: dict[str, set[str]] = {}
         self.taken: set[str] = set()
@@ -56,8 +65,8 @@ class Captions:
                     self.read_from.setdefault(source, set()).add(name)
                 else:
                     self.taken.add(name)
-        for node, at in self.before.items():
-            for source in reads.skips(graph, node, at):
+        for node, sources in self.added.items():
+            for source in sources:
                 self.read_from.setdefault(source, set()).add(self.names.of(node, "stream", source))
         read = {name for names in self.read_from.values() for name in names if name}
         self.labelled = {node: read & {*graph.labels(node)} | self.read_from.get(node, set()) for node in graph.nx}
@@ -73,20 +82,26 @@ class Captions:
     def _walk(self, items: Chain, at: str) -> str:
         """Note what stands before each item; returns the last one."""
         for item in items:
-            if isinstance(item, str):
-                self.before[item] = at
-                at = item
-            elif isinstance(item, Side):
+            if isinstance(item, Side):
                 self._walk(item.chain, at)
-            else:
-                for branch in item.branches:
-                    self._walk(branch, at)
-                at = item.sum
+                continue
+            branches = item.branches if isinstance(item, Branching) else ()
+            self._follows(node_of(item), at, [self._walk(branch, at) for branch in branches])
+            at = node_of(item)
         return at
+
+    def _follows(self, node: str, at: str, branches: Sequence[str] = ()) -> None:
+        streams = [*self.graph.sources(node, "base"), *self.graph.sources(node, "stream")]
+        self.before[node] = at
+        self.added[node] = [source for source in dict.fromkeys(streams) if source not in (at, *branches)]
 
     def gap(self, node: str) -> bool:
         """Whether a node reads no stream, though it stands after another."""
         return node in self.before and not {*self.graph.sources(node, "stream"), *self.graph.sources(node, "base")}
+
+    def place(self, node: str) -> list[str]:
+        """What its place in a drawing does not say: that it reads no stream, or that its stage is another one."""
+        return [*(["reads no stream"] if self.gap(node) else []), *filter(None, [self.astray.get(node)])]
 
     def own(self, node: str) -> tuple[str, ...]:
         """The labels of a block that another takes something from by them."""
@@ -134,8 +149,8 @@ class Captions:
     def notes(self, node: str, named: bool = True) -> list[str]:
         """The block in words, with what it reads beside the stream; not `named`: alike in all copies of a repeat."""
         if self.graph.node_type(node) == "read":
-            return [self.names.read_words(node)]
-        notes = [kind_of(self.graph.block(node)["kind"]).title]
+            return [self.names.read_words(node), *self.place(node)]
+        notes = [kind_of(self.graph.block(node)["kind"]).title, *self.place(node)]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         outside = [s for s in self.graph.sources(node, "context") if self.graph.node_type(s) == "context"]
         notes += ["reads the context" for _ in outside]

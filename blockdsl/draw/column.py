@@ -26,6 +26,7 @@ from .parts import (
     DrawnRow,
     DrawnSide,
     DrawnSkip,
+    DrawnSum,
     Parts,
     drawn_blocks,
     leaves,
@@ -159,7 +160,8 @@ class Column:
                 continue
             top = piece.y
             piece.y += GAP
-            if type(part) is DrawnBlock and self.faces.captions.gap(part.node):
+            if isinstance(part, DrawnBlock) and part.is_node and self.faces.captions.gap(part.node):
+                self.end(piece, top)
                 piece.node, piece.rail = part.node, piece.y  # the stream begins here, after a gap
             if isinstance(part, DrawnLabel):
                 self._label(piece, part)
@@ -179,6 +181,11 @@ class Column:
                 self._repeat(piece, part)
             self.high[id(part)] = part, piece.y - top
         return piece
+
+    def end(self, piece: ColumnPart, y: float) -> None:
+        """Lead the rail to its end there."""
+        if piece.rail < y:
+            piece.scene.edges.append(Edge("rail", piece.node, piece.node, ((0.0, piece.rail), (0.0, y)), arrow=False))
 
     def _block(self, piece: ColumnPart, block: DrawnBlock) -> None:
         box = self.faces.box(block, -STUB - self.faces.width, piece.y)
@@ -241,11 +248,12 @@ class Column:
         piece.step(read.node, top, bottom)
 
     def _skip(self, piece: ColumnPart, skip: DrawnSkip) -> None:
-        self._meet(piece, skip, self.faces.skip(skip.nodes, (0.0, piece.y + RADIUS)))
+        self._meet(piece, skip, self.faces.skip(skip, (0.0, piece.y + RADIUS)))
         down = ((0.0, piece.rail), (0.0, piece.y))
-        piece.scene.edges.append(Edge("rail", piece.node, skip.node, down, arrow=False))
+        if piece.rail < piece.y:
+            piece.scene.edges.append(Edge("rail", piece.node, skip.node, down, arrow=False))
         piece.y = piece.rail = piece.y + 2 * RADIUS
-        if self.graph.node_type(skip.node) == "sum":
+        if isinstance(skip, DrawnSum):
             piece.node = skip.node
 
     def _meet(self, piece: ColumnPart, part: DrawnBlock, box: Box) -> None:
@@ -311,8 +319,7 @@ class Column:
         start = top + LANE * len(entering)
         column = ColumnPart(start + GAP / 2, piece.node, start, start)
         self._chain(column, parts)
-        end = ((0.0, column.rail), (0.0, column.y))
-        column.scene.edges.append(Edge("rail", column.node, column.node, end, arrow=False))
+        self.end(column, column.y)
         above = {lane: top + LANE * i for i, lane in enumerate(entering)}
         below = {lane: column.y + LANE * (i + 0.5) for i, lane in enumerate(leaving)}
         piece.y = column.y + LANE * len(leaving)

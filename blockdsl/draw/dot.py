@@ -21,6 +21,7 @@ _EDGES = {
     "position": 'style=dotted, color="#2f8f7d", constraint=false',
     "scores": 'style=dashed, color="#c2527a", label="scores", constraint=false',
     "read": 'color="#962800", fontcolor="#962800"',
+    "skip": 'color="#962800", fontcolor="#962800"',
     "kv": 'style=dashed, color="#0b4f8a", label="keys, values", constraint=false',
     "values": 'style=dotted, color="#0b4f8a", label="values", constraint=false',
     "normed": 'style=dashed, color="#888888", label="normed", constraint=false',
@@ -52,7 +53,8 @@ def draw(graph: Graph, fold: bool = False) -> str:
     lines.append("  " + _node(drawn, drawn.graph.end))
     for edge in drawn.edges:
         style = _EDGES.get(edge.carries, f'style=dashed, label="{_text(edge.carries)}"')
-        style += f', label="{_text(edge.words)}", penwidth=2.5' if edge.words else ""
+        style += f', label="{_text(edge.words)}"' if edge.words else ""
+        style += ", penwidth=2.5" if edge.copies else ""
         lines.append(f"  {_quoted(edge.source)} -> {_quoted(edge.target)}" + (f" [{style}];" if style else ";"))
     for tied in drawn.ties():
         lines += [f"  {_quoted(one)} -> {_quoted(other)} [{_TIED}];" for one, other in pairwise(tied)]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..registry.kinds import Kind, kind_of
-from ..registry.options import by_content, by_name
+from ..registry.kinds import kind_of
 from ..registry.reads import JOINS
 from . import ends, reads
 from .captions import Captions
 from .colors import Colors
 from .details import Details
-from .header import block_words, opened_words
 from .inline import as_written
+from .lines import under_title
 from .operations import Operation, gated, mixes, operations, post_norm, read_by
-from .parts import DrawnAlike, DrawnBlock, DrawnRead, DrawnSkip, drawn_blocks
-from .said import said, unsaid
+from .parts import DrawnAlike, DrawnBlock, DrawnRead, DrawnSkip, DrawnSum, drawn_blocks
 from .scene import RADIUS, Box, Mark, Point, Rect, Text, even, size, text_width, widest
 from .told import UNTOLD, Told
 from .widths import broken, cut_to_fit, wrapped
@@ -36,6 +34,7 @@ SOURCE, SOURCE_LEAST = 26.0, 130.0  # height of a position or the context; the l
 TAP = 11.0  # from a box's upper and lower edge to where the stream enters and leaves
 PILL = 16.0  # height of a norm on the rail
 BADGE = 15.0  # of what became of a block, on a corner of its box
+GAIN = "Δ"  # the sign of what a branch added
 ALIKE_LINES = 4  # of what is in a run of blocks that two graphs have
 
 
@@ -97,7 +96,7 @@ class Faces:
             row._replace(text=cut_to_fit(row.text, size("op"), MOST_OP))
             for row in (operations(self.graph, node) if self.opened else ())
         )
-        lines = [cut_to_fit(line, size("note"), MOST) for line in self._lines(node)]
+        lines = [cut_to_fit(line, size("note"), MOST) for line in under_title(self.captions, node, self.opened)]
         return _Face(
             cut_to_fit(_capital(kind_of(attrs["kind"]).title), size("title"), MOST, bold=True),
             cut_to_fit(f"@{attrs['tie']}", size("mark"), 90) if attrs["tie"] else "",
@@ -119,16 +118,10 @@ class Faces:
         """A tooltip, with what was measured first."""
         return "\n".join([*(() if self.colors.heat is None else self.colors.heat.tip(nodes)), lines])
 
-    def _lines(self, node: str) -> tuple[str, ...]:
-        """What stands under the title."""
-        attrs, uses = self.graph.block(node), len(self.graph.uses(node))
-        shown = tuple(self.captions.shown(node))
-        return _told(kind_of(attrs["kind"]), attrs["options"], self.graph.dim, uses, shown, self.opened)
-
     def in_words(self, part: DrawnBlock) -> str:
         """A block with all that is written on it, or how a read joins the stream."""
         if isinstance(part, DrawnSkip):
-            return reads.skip_words(self.graph, reads.skips(self.graph, part.node, self.captions.before[part.node]))
+            return reads.skip_words(self.graph, part.node, self.captions.added[part.node])
         if isinstance(part, DrawnRead):
             return self.captions.names.read_words(part.node)
         face = self.faces[part.node]
@@ -254,7 +247,7 @@ class Faces:
 
     def gain(self, nodes: tuple[str, ...], at: Point) -> Box:
         tip = "what this branch added to the stream"
-        return Box(nodes[0], nodes, "gain", None, join=at, sign="Δ", tip=tip)
+        return Box(nodes[0], nodes, "gain", None, join=at, sign=GAIN, tip=tip)
 
     def label(self, nodes: tuple[str, ...], name: str, at: Point) -> Box:
         """A dot on the rail, with its name at the right above what begins there."""
@@ -294,9 +287,20 @@ class Faces:
         tip = self._tip((node,), self.details.of_read((node,)))
         return Box(node, (node,), "read", Rect(0, 0, wide, PILL), texts, tip=tip)
 
-    def skip(self, nodes: tuple[str, ...], at: Point) -> Box:
-        added = reads.skips(self.graph, nodes[0], self.captions.before[nodes[0]])
-        return Box(nodes[0], nodes, "skip", None, join=at, tip=reads.skip_words(self.graph, added))
+    def skip(self, skip: DrawnSkip, at: Point) -> Box:
+        """A circle on the rail where streams of further up are added; of a sum with a base, what those gained."""
+        node, added = skip.node, self.captions.added[skip.node]
+        marks: list[Mark] = []
+        texts: list[Text] = []
+        if added and self.graph.sources(node, "base"):
+            _mark(marks, texts, GAIN, RADIUS + 11, at[1] - 7.5, "how")
+        tip = reads.skip_words(self.graph, node, added)
+        is_sum = isinstance(skip, DrawnSum)
+        if is_sum:
+            tip = f"{node}: a sum that adds nothing" if not added else f"{node}: the stream and {tip}"
+            self._badge(marks, texts, node, Rect(at[0] - RADIUS - BADGE / 2 - 2, at[1], 0.0, 0.0))
+        role = "sum" if is_sum else "skip"
+        return Box(node, skip.nodes, role, None, tuple(texts), tuple(marks), at, tip=tip)
 
     def input(self, x: float, y: float, wide: float) -> Box:
         graph = self.graph
@@ -347,23 +351,6 @@ class Faces:
         marks: list[Mark] = []
         self._badge(marks, texts, node, rect)
         return Box(node, (node,), attrs["type"], rect, tuple(texts), tuple(marks), tip=tip)
-
-
-@by_content
-def _told(
-    kind: Kind, options: Mapping[str, Any], dim: int, uses: int, shown: tuple[tuple[str, str], ...], opened: bool
-) -> tuple[str, ...]:
-    """The facts that a kind names of its options, and those `shown` that nothing else says."""
-    words = opened_words if opened else block_words
-    facts = () if kind.summary is None or opened else kind.summary(kind.completed(dim, options, uses))
-    own = by_name(kind.all_options())
-    further = [
-        text
-        for name, text in shown
-        if name not in own or own[name].reads or not said(kind, dim, options, uses, name, words)
-    ]
-    hidden = unsaid(kind, dim, options, uses, words) if opened else ()
-    return tuple(dict.fromkeys((*facts, *further, *hidden)))
 
 
 def _mark(marks: list[Mark], texts: list[Text], text: str, x: float, y: float, role: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from . import reads
 from .captions import Captions
-from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
+from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSide, DrawnSkip, DrawnSum, Parts
 
 
 def as_written(captions: Captions, parts: Parts, times: str = "×") -> str:
-    """`(a f) ×6 c`. A lone split has no parentheses of its own. `times`: before a count."""
+    """`(a f) ×6 c`; a way beside the stream is `[f]`. A lone split has no parentheses of its own.
+
+    Args:
+        times: what stands before a count.
+    """
     texts = []
     for part in parts:
         if isinstance(part, DrawnRepeat):
@@ -16,6 +19,8 @@ def as_written(captions: Captions, parts: Parts, times: str = "×") -> str:
             texts.append(f"{inside if _bare(part.parts) else f'({inside})'} {times}{part.times}")
         elif isinstance(part, DrawnBlock):
             texts.append(name(captions, part))
+        elif isinstance(part, DrawnSide):
+            texts.append(f"[{as_written(captions, part.columns[0], times)}]")
         else:
             text = _split(captions, part, times)
             texts.append(text if len(parts) == 1 else f"({text})")
@@ -28,13 +33,9 @@ def name(captions: Captions, part: DrawnBlock) -> str:
         return f"^{part.name or part.node}"
     if isinstance(part, DrawnSkip):
         called = captions.names.called
-        return " ".join(f"<{called(part.node, 'stream', [source])}" for source in skipped(captions, part))
+        added = (f"<{called(part.node, 'stream', [source])}" for source in captions.added[part.node])
+        return " ".join([*(["sum"] if isinstance(part, DrawnSum) else []), *added])
     return " ".join([captions.name(part.node), *(f"^{label}" for label in captions.own(part.node))])
-
-
-def skipped(captions: Captions, part: DrawnSkip) -> list[str]:
-    """The nodes whose streams are added there."""
-    return reads.skips(captions.graph, part.node, captions.before[part.node])
 
 
 def _split(captions: Captions, split: DrawnBranches, times: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .face import GAIN
 from .heat import GREY, Heat
 from .palette import HEATS
 from .scene import RADIUS, Key, Rect, Scene, Text, size, text_width
@@ -14,7 +15,7 @@ from .widths import wrapped
 SIGNS = {
     "⋈": "a GRU cell in place of the sum",
     "≡": "mixes the residual streams",
-    "Δ": "what this branch added",
+    GAIN: "what this branch added",
     "": "read further down",
 }
 LINES = {
@@ -44,6 +45,7 @@ def add_legend(
         grey = any(box.type == "block" and box.hue == GREY for box in scene.boxes)
         colors = (*colors, *([(GREY, "not measured")] if grey else []))
     signs = {box.sign for box in scene.boxes if box.join}
+    signs |= {text.text for box in scene.boxes for text in box.texts if text.text == GAIN}
     lines = {"many" if edge.many else edge.role for edge in scene.edges} & {*LINES}
     swatch = Rect(0, 0, 30 if lines else 2 * RADIUS, 2 * RADIUS)
     extent = scene.extent

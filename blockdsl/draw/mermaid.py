@@ -22,14 +22,17 @@ _LINKS = {
     "scores": "-. scores .->",
     "normed": "-. normed .->",
     "read": "-->",
+    "skip": "-->",
     "kv": "-. keys, values .->",
     "values": "-. values .->",
 }
+_STREAM = ("read", "skip")  # what adds to the stream
 _TIED = "-. tied .-"
 _COLORS = {
     **{"base": "#888888", "normed": "#888888", "context": "#7a5fc0", "condition": "#a8701c"},
     **{"position": "#2f8f7d", "scores": "#c2527a"},
-    **{"read": "#962800", "kv": "#0b4f8a", "values": "#0b4f8a"},
+    **dict.fromkeys(_STREAM, "#962800"),
+    **{"kv": "#0b4f8a", "values": "#0b4f8a"},
 }
 _SHAPES = {
     "input": ("([", "])"),
@@ -77,7 +80,8 @@ def _node(drawn: Outline, node: str, names: dict[str, str]) -> str:
 
 def _link(edge: OutlineEdge) -> str:
     if edge.words:
-        return f'=="{_text(edge.words)}"==>' if edge.carries == "read" else f'-. "{_text(edge.words)}" .->'
+        said = f'"{_text(edge.words)}"'
+        return (f"=={said}==>" if edge.copies else f"-- {said} -->") if edge.carries in _STREAM else f"-. {said} .->"
     return _LINKS.get(edge.carries, f'-. "{_text(edge.carries)}" .->')
 
 

@@ -15,7 +15,7 @@ from ..graph.nodes import carried
 from ..registry.tokens import INPUT_SCHEMES
 from . import ends, reads
 from .captions import Captions
-from .parts import DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
+from .parts import DrawnBlock, DrawnBranches, DrawnRepeat, DrawnSide, Parts
 from .tree import tree
 
 if TYPE_CHECKING:
@@ -32,12 +32,19 @@ class Cluster:
 
 @dataclass(frozen=True)
 class OutlineEdge:
-    """What `source` gives to `target`: one of `graph.EDGES`; `words`: to which copies of a repeat, and how."""
+    """What `source` gives to `target`.
+
+    Attributes:
+        carries: one of `nodes.EDGES`, or "skip": a stream that is added to that of what the target follows.
+        words: beside it.
+        copies: whether these say which copies of a repeat read which.
+    """
 
     source: str
     target: str
     carries: str
     words: str = ""
+    copies: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,11 @@ def outline(graph: Graph, fold: bool) -> Outline:
         for source, attrs in graph.nx.pred[target].items():
             for carries in carried(attrs):
                 ends = drawn.get(source, source), target
-                edges[OutlineEdge(*ends, carries, said.get((*ends, carries), ""))] = None
+                added = carries in ("stream", "base") and source in captions.added.get(target, ())
+                copies = said.get((*ends, "read" if added else carries), "")
+                how = [reads.added_words(graph, target)] if added else []
+                words = ", ".join(filter(None, [*how, copies]))
+                edges[OutlineEdge(*ends, "skip" if added else carries, words, bool(copies))] = None
     return Outline(graph, tuple(parts), tuple(edges), {node: _lines(captions, node) for node in shown})
 
 
@@ -103,10 +114,12 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
         if isinstance(part, DrawnRepeat):
             yield Cluster(f"×{part.times}", tuple(_clusters(part.parts, drawn)))
             continue
-        if isinstance(part, DrawnLabel | DrawnSkip):
+        if isinstance(part, DrawnBlock) and not part.is_node:
             continue
         for column in part.columns if isinstance(part, DrawnBranches) else ():
             yield from _clusters(column, drawn)
+        if isinstance(part, DrawnSide):
+            continue  # its end is in it
         drawn |= dict.fromkeys(part.nodes, part.node)
         yield part.node
 
@@ -114,7 +127,11 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
 def _lines(captions: Captions, node: str) -> tuple[str, ...]:
     """What is written on a node, with its labels if something reads them."""
     read = captions.taken | captions.read_from.get(node, set())
-    return *_words(captions, node), *(f"^{name}" for name in captions.graph.labels(node) if name in read)
+    return (
+        *_words(captions, node),
+        *captions.place(node),
+        *(f"^{name}" for name in captions.graph.labels(node) if name in read),
+    )
 
 
 def _words(captions: Captions, node: str) -> tuple[str, ...]:

@@ -123,8 +123,8 @@ def _colours(theme: dict[str, str], mode: int) -> list[str]:
     ]
     rules += [f".core{{stroke:{ground}}}"]
     rules += [f".label>circle{{fill:{theme['read']};stroke:none}}", f".label>text{{fill:{theme['read']}}}"]
-    rules += [f".read>rect,.read>rect.mark{{fill:{ground};stroke:{theme['read']}}}"]
-    rules += [f".read>circle,.skip>circle{{stroke:{theme['read']}}}", f".read>text{{fill:{theme['read']}}}"]
+    rules += [f".read>rect,.read>rect.mark,rect.mark.how{{fill:{ground};stroke:{theme['read']}}}"]
+    rules += [f".read>circle,.skip>circle{{stroke:{theme['read']}}}", f".read>text,.skip>text{{fill:{theme['read']}}}"]
     for role in ("context", "condition", "position", "scores", "read", "kv", "values"):
         rules += [f".edge.{role}{{stroke:{theme[role]}}}", f".head.{role}{{fill:{theme[role]}}}"]
         if role in ("context", "condition", "position"):

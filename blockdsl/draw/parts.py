@@ -19,6 +19,11 @@ class DrawnBlock:
     def node(self) -> str:
         return self.nodes[0]
 
+    @property
+    def is_node(self) -> bool:
+        """Whether it stands for nodes, and not for what is before or after them."""
+        return not isinstance(self, DrawnLabel | DrawnSkip) or isinstance(self, DrawnSum)
+
 
 @dataclass(frozen=True)
 class DrawnRead(DrawnBlock):
@@ -34,7 +39,12 @@ class DrawnLabel(DrawnBlock):
 
 @dataclass(frozen=True)
 class DrawnSkip(DrawnBlock):
-    """Where streams of further up are added, right before these nodes, which read their sum."""
+    """Where streams of further up are added: right before these nodes, which read their sum, or after these sums."""
+
+
+@dataclass(frozen=True)
+class DrawnSum(DrawnSkip):
+    """A sum by itself, without branches."""
 
 
 @dataclass(frozen=True)

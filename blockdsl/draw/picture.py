@@ -176,7 +176,7 @@ class Picture:
         told: Told = UNTOLD,
     ) -> None:
         check_choice("detail", detail, DETAILS)
-        self.captions = Captions(graph, beside, sides=True)
+        self.captions = Captions(graph, beside)
         details = self.details = Details(graph, self.captions, seq_len)
         self.graph, self.feeds = graph, feeds
         self.colors = colors
@@ -290,7 +290,9 @@ class Picture:
     def _output(self, piece: ColumnPart) -> None:
         y = piece.y + GAP + 4
         piece.scene.boxes.append(self.faces.output(-self.left, y, self.wide))
-        if not self.faces.captions.gap(self.graph.end):
+        if self.faces.captions.gap(self.graph.end):
+            self.column.end(piece, piece.y)
+        else:
             piece.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((0.0, piece.rail), (0.0, y))))
 
     def _sources(self, pieces: list[ColumnPart], above: float) -> None:

@@ -36,11 +36,6 @@ def of_stream(what: str) -> bool:
     return what != "scores" and not any(what in kind.gives for kind in kinds().values())
 
 
-def skips(graph: Graph, node: str, at: str) -> list[str]:
-    """The nodes whose streams are added to that of `at`, which a node follows."""
-    return [source for source in graph.sources(node, "stream") if source != at]
-
-
 class Names:
     """The labels by which nodes read others: where a place has several labels, the one that the text reads it by."""
 
@@ -126,9 +121,16 @@ def join_words(graph: Graph, node: str) -> str:
     return JOINS[graph.nx.nodes[node]["join"]].words
 
 
-def skip_words(graph: Graph, sources: list[str]) -> str:
-    """`the stream after f1, added`."""
-    return f"{place_of(graph, sources)}, added"
+def skip_words(graph: Graph, node: str, sources: list[str]) -> str:
+    """`the stream after f1, added`; by a sum with a base, what that has gained since then."""
+    if not sources:
+        return "adds nothing"
+    return f"{'the gain of ' if graph.sources(node, 'base') else ''}{place_of(graph, sources)}, added"
+
+
+def added_words(graph: Graph, node: str) -> str:
+    """How a node takes streams beside that of what it follows: a sum with a base, what they have gained since that."""
+    return "its gain added" if graph.sources(node, "base") else "added"
 
 
 def place_of(graph: Graph, sources: list[str]) -> str:

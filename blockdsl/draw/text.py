@@ -20,8 +20,8 @@ from ..signs import PLAIN
 from . import ends, escape, reads
 from .captions import Captions
 from .hues import hue
-from .inline import as_written, name, skipped
-from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSkip, Parts
+from .inline import as_written, name
+from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSide, DrawnSkip, Parts
 from .tree import tree
 
 if TYPE_CHECKING:
@@ -36,12 +36,13 @@ class Glyphs:
     open: str
     next: str
     close: str
+    gap: str
     times: str
     dot: str
 
 
-UTF8 = Glyphs(rail="│", stage="├─", open="╭", next="├", close="╰", times="×", dot="·")
-ASCII = Glyphs(rail="|", stage="+-", open="/", next="+", close="\\", times="x", dot="-")
+UTF8 = Glyphs(rail="│", stage="├─", open="╭", next="├", close="╰", gap="╌", times="×", dot="·")
+ASCII = Glyphs(rail="|", stage="+-", open="/", next="+", close="\\", gap="~", times="x", dot="-")
 
 _HEADING = 44  # a repeat whose blocks take more columns is headed by their number
 
@@ -128,7 +129,8 @@ class _Text:
             self.words.setdefault(wire.target, {})[wire.words] = None
         for stage, parts in drawn.stages:
             rows += [*self._stage(stage), *self._parts(parts, self.glyphs.rail + "  ")]
-        return [*rows, _Row("", self.glyphs.rail)]
+        end = [_Row("", f"{self.glyphs.gap} gap")] if self.captions.gap(self.graph.end) else []
+        return [*rows, *end, _Row("", self.glyphs.rail)]
 
     def _stage(self, stage: int) -> list[_Row]:
         """What is above a stage's blocks."""
@@ -140,8 +142,14 @@ class _Text:
     def _parts(self, parts: Parts, indent: str) -> list[_Row]:
         rows: list[_Row] = []
         for part in parts:
+            if self._gap(part):
+                rows.append(_Row(indent, f"{self.glyphs.gap} gap"))
             if isinstance(part, DrawnBlock):
                 rows.append(self._leaf(part, indent))
+            elif isinstance(part, DrawnSide):
+                rows.append(_Row(indent, f"{self.glyphs.open} beside the stream"))
+                rows += [*self._parts(part.columns[0], f"{indent}{self.glyphs.rail}  ")]
+                rows.append(_Row(indent, f"{self.glyphs.close} end"))
             elif isinstance(part, DrawnBranches):
                 rows += self._branches(part, indent)
             elif isinstance(block := part.parts[0], DrawnBlock) and len(part.parts) == 1:
@@ -150,6 +158,13 @@ class _Text:
                 rows.append(_Row(indent, self._heading(part)))
                 rows += self._parts(part.parts, indent + "   ")
         return rows
+
+    def _gap(self, part: DrawnBlock | DrawnBranches | DrawnRepeat) -> bool:
+        """Whether what comes before does not lead to it."""
+        if isinstance(part, DrawnRepeat) and len(part.parts) > 1:
+            return False  # its first part says so
+        first = part.parts[0] if isinstance(part, DrawnRepeat) else part
+        return isinstance(first, DrawnBlock) and first.is_node and self.captions.gap(first.node)
 
     def _branches(self, split: DrawnBranches, indent: str) -> list[_Row]:
         rows: list[_Row] = []
@@ -170,9 +185,10 @@ class _Text:
         if isinstance(part, DrawnLabel):
             return []
         if isinstance(part, DrawnSkip):
-            return [reads.skip_words(self.graph, skipped(self.captions, part))]
+            place = self.captions.place(part.node) if part.is_node else []
+            return [reads.skip_words(self.graph, part.node, self.captions.added[part.node]), *place]
         if isinstance(part, DrawnRead):
-            return [reads.join_words(self.graph, part.node)]
+            return [reads.join_words(self.graph, part.node), *self.captions.place(part.node)]
         return self.captions.notes(part.node)
 
     def _heading(self, repeat: DrawnRepeat) -> str:

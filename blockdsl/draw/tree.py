@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..graph.layout import Branching, Chain, Side, blocks_of, split_stages
+from ..graph.layout import Branching, Chain, Side, node_of, split_stages
 from ..language.fold import Folded, Loop, fold
 from . import reads
 from .captions import Captions
@@ -21,6 +21,7 @@ from .parts import (
     DrawnRepeat,
     DrawnSide,
     DrawnSkip,
+    DrawnSum,
     Part,
     Parts,
     leaves,
@@ -95,31 +96,30 @@ class ItemTree:
 
     def items(self, items: Chain) -> list[tuple[int, list[Item]]]:
         """A chain by stages, with labels after what is read and skips before what reads them."""
-        at = self.graph.start
         cut = split_stages(self.graph, items) or [(0, ())]
         out = []
         for i, (stage, part) in enumerate(cut):
-            own = self._with_labels(part, at)
-            own = [*self._after(at), *own] if i == 0 else own
-            at = _end(part, at)
-            if i == len(cut) - 1 and reads.skips(self.graph, self.graph.end, at):
+            own = self._with_labels(part)
+            own = [*self._after(self.graph.start), *own] if i == 0 else own
+            if i == len(cut) - 1 and self.captions.added[self.graph.end]:
                 own.append(DrawnSkip((self.graph.end,)))
             out.append((stage, own))
         return out
 
-    def _with_labels(self, chain: Chain, at: str) -> list[Item]:
-        """A chain that begins after `at`, with labels after what is read and skips before what reads them."""
+    def _with_labels(self, chain: Chain) -> list[Item]:
+        """A chain with labels after what is read, and skips before what reads them or after what is added."""
         out: list[Item] = []
         for item in chain:
-            plain_sum = isinstance(item, str) and self.graph.node_type(item) == "sum"
-            if isinstance(item, str) and (plain_sum or reads.skips(self.graph, item, at)):
-                out.append(DrawnSkip((item,)))
-            if not plain_sum:
-                out.append(item)
             if isinstance(item, Side):
+                out.append(item)
                 continue
-            at = item if isinstance(item, str) else item.sum
-            out += self._after(at)
+            node = node_of(item)
+            skips = [DrawnSkip((node,))] if self.captions.added[node] else []
+            if isinstance(item, Branching):
+                out += [item, *skips]
+            else:
+                out += [DrawnSum((node,))] if self.graph.node_type(node) == "sum" else [*skips, item]
+            out += self._after(node)
         return out
 
     def _after(self, node: str) -> list[DrawnLabel]:
@@ -156,22 +156,20 @@ class ItemTree:
             return drawn(tuple(copy for copy in copies if isinstance(copy, str)))
         sides = [copy for copy in copies if isinstance(copy, Side)]
         if sides:
-            at = [self.captions.before[next(iter(blocks_of(side.chain)))] for side in sides]
-            inside = [self._with_labels(side.chain, before) for side, before in zip(sides, at, strict=True)]
-            return DrawnSide((self.parts(inside),), tuple(_end(side.chain, "") for side in sides))
+            inside = [self._with_labels(side.chain) for side in sides]
+            return DrawnSide((self.parts(inside),), tuple(_end(side.chain) for side in sides))
         splits = [copy for copy in copies if isinstance(copy, Branching)]
         columns = tuple(
-            self.parts([self._with_labels(split.branches[i], self._base(split)) for split in splits])
+            self.parts([self._with_labels(split.branches[i]) for split in splits])
             for i in range(len(splits[0].branches))
         )
         return DrawnBranches(columns, tuple(split.sum for split in splits))
 
-    def _base(self, split: Branching) -> str:
-        return self.graph.sources(split.sum, "base")[0]
-
     def key(self, item: Item) -> Any:
         """Equal for items that are drawn alike."""
         words = self._words(item)
+        if isinstance(item, str) or (isinstance(item, DrawnBlock) and item.is_node):
+            words = (*self.captions.place(_of(item)), *words)
         told = None if isinstance(item, Branching | Side) else self.told.get(_of(item))
         return words if told is None else (words, told)
 
@@ -179,23 +177,20 @@ class ItemTree:
         if isinstance(item, DrawnLabel):
             return "^", item.name
         if isinstance(item, DrawnSkip):
-            return "skip", *self._apart(item.node)
+            return type(item).__name__, reads.added_words(self.graph, item.node), *self._apart(item.node)
         if isinstance(item, str) and self.graph.node_type(item) == "read":
             return *self.captions.names.alike(item), *self._apart(item)
         if isinstance(item, str):
             sources = self.graph.sources(item, "position")
             words = (
-                self.captions.gap(item),
                 self.captions.name(item),
                 *self.captions.notes(item, named=False),
                 *self.captions.own(item),
             )
             return *words, *sources, *self._apart(item)
         if isinstance(item, Side):
-            start = self.captions.before[next(iter(blocks_of(item.chain)))]
-            return "side", *(self.key(inner) for inner in self._with_labels(item.chain, start))
-        base = self._base(item)
-        return tuple(tuple(self.key(inner) for inner in self._with_labels(branch, base)) for branch in item.branches)
+            return "side", *(self.key(inner) for inner in self._with_labels(item.chain))
+        return tuple(tuple(self.key(inner) for inner in self._with_labels(branch)) for branch in item.branches)
 
     def _apart(self, node: str) -> tuple[Any, ...]:
         """What tells a node from others like it: nothing, then what it reads, then its name."""
@@ -203,9 +198,8 @@ class ItemTree:
         return () if not level else tuple(reads.wired(self.graph, node)) if level == 1 else (node,)
 
 
-def _end(chain: Chain, start: str) -> str:
-    last = next((item for item in reversed(chain) if not isinstance(item, Side)), start)
-    return last.sum if isinstance(last, Branching) else last
+def _end(chain: Chain) -> str:
+    return node_of(next(item for item in reversed(chain) if not isinstance(item, Side)))
 
 
 def _of(item: str | DrawnBlock) -> str:

@@ -97,7 +97,7 @@ class _Wiring:
     def _reads(self, part: DrawnBlock, node: str) -> Iterator[tuple[str, _Copy]]:
         name = self.captions.names.of
         if isinstance(part, DrawnSkip):
-            for source in reads.skips(self.graph, node, self.captions.before[node]):
+            for source in self.captions.added[node]:
                 yield "read", self.streams[source, name(node, "stream", source)]
         elif not isinstance(part, DrawnLabel):
             for what, source in reads.wired(self.graph, node):

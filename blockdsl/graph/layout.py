@@ -1,13 +1,13 @@
 """How a graph is laid out before it is drawn: chains, and parallel branches that meet in a sum.
 
 A graph compiled from a pattern always has this shape, and so has one with skips: streams of earlier nodes that a later
-one adds to its own. One edited into another has ways beside its main one, `Side`. What has no stream, or a sum whose
-branches do not start at one place, is drawn as nodes in layers.
+one adds to its own. One edited into another has ways beside its main one, `Side`, and sums by themselves, whose
+branches begin elsewhere. Only what has no stream at all is drawn as nodes in layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -39,13 +39,12 @@ Chain = tuple["str | Branching | Side", ...]
 
 
 def whole_chain(graph: Graph) -> Chain | None:
-    """All blocks and reads on ways of the stream, the main one from the input to the output; None: as of `chain`.
+    """Every block, read and sum once, on ways of the stream, the main one from the input to the output.
 
-    A plain sum is an item too. Where a graph has gaps, an item may stand after one that it does not read.
+    A sum is an item by itself where none of its branches begins at its base, or where it has no base. Where a graph has
+    gaps, an item may stand after one that it does not read. None: nothing in the graph reads a stream.
     """
-    plain = chain(graph)
-    drawn = {*graph.nodes("block"), *graph.nodes("read")}
-    return plain if plain is not None and {*blocks_of(plain)} == drawn else _Walk(graph).whole()
+    return _Walk(graph).whole()
 
 
 def chain(graph: Graph) -> Chain | None:
@@ -60,6 +59,7 @@ class _Walk:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.seen: set[str] = set()
+        self.ways: dict[str, list[list[str | Branching]]] = {}  # beside the main one, by the node that each leaves
 
     def chain(self) -> Chain | None:
         graph = self.graph
@@ -74,54 +74,69 @@ class _Walk:
         graph = self.graph
         if not any("stream" in carried(edge) for _, _, edge in graph.nx.edges(data=True)):
             return None
-        wanted = [node for node in self._place if graph.node_type(node) in ("block", "read", "sum")]
-        ways: dict[str, list[list[str | Branching]]] = {}  # the ways that leave each node
-        main: list[str | Branching] = []
-        at = self._latest(graph.end) if graph.sources(graph.end, "stream") else None
-        while at != graph.start:  # there is more than one part where the stream has gaps
-            left = [node for node in wanted if node not in self.seen]
-            if at is None and not left:
-                break
-            found = self._way(left[-1] if at is None else at)
-            if found is None or (at is not None and at in self.seen and not found[0]):
-                return None
-            part, at = found
-            main = [*part, *main]
-        while left := [node for node in wanted if node not in self.seen]:
-            found = self._way(left[-1])
-            if found is None:
-                return None
-            ways.setdefault(found[1] or graph.start, []).append(found[0])
-        return self._with_sides(main, graph.start, ways)
+        self.seen.add(graph.start)
+        left = [node for node in self._place if graph.node_type(node) in ("block", "read", "sum")]
+        main, at = self._way(self._before(graph.end))
+        while end := self._last(left):
+            way, start = self._way(end)
+            if at is None and start in (None, graph.start):  # one part more of the main way, which has a gap after it
+                main, at = [*way, *main], start
+            else:
+                self.ways.setdefault(start or graph.start, []).append(way)
+        return (*self._sides(graph.start), *self._with_sides(main))
 
-    def _way(self, end: str) -> tuple[list[str | Branching], str | None] | None:
-        """What leads to `end`, itself included, from a node that is on a way already, or from nowhere."""
-        graph = self.graph
+    def _last(self, left: list[str]) -> str | None:
+        """The last node that is on no way, of those that were not before; the others go out of the list."""
+        while left and left[-1] in self.seen:
+            left.pop()
+        return left[-1] if left else None
+
+    def _way(self, end: str | None, base: str | None = None) -> tuple[list[str | Branching], str | None]:
+        """What leads to `end`, itself included, and where that begins: a node that is on a way already, or nowhere.
+
+        Args:
+            base: it begins there at the latest, or before that.
+        """
         out: list[str | Branching] = []
-        at: str | None = end
-        while at is not None and at != graph.start and at not in self.seen:
-            if bases := graph.sources(at, "base"):
-                before = {*self.seen}
-                found = self._back(at, bases[0]) if len(bases) == 1 else None
-                if found is None or len(found) != 1:
-                    self.seen = before
-                    return None
-                out.append(found[0])  # type: ignore[arg-type]
-                at = bases[0]
-                continue
+        at = end
+        first = -1 if base is None else self._place[base]
+        while at is not None and at != base and at not in self.seen and self._place[at] > first:
             self.seen.add(at)
-            out.append(at)
-            at = self._latest(at) if graph.sources(at, "stream") else None
+            before = self._before(at)
+            out.append(at if before is None else self._item(at, before))
+            at = before
         return out[::-1], at
 
-    def _with_sides(self, items: list[str | Branching], at: str, ways: dict[str, list[list[str | Branching]]]) -> Chain:
-        sides = [Side(self._with_sides(way, at, ways)) for way in reversed(ways.pop(at, []))]
-        out: list[str | Branching | Side] = [*sides]
+    def _item(self, node: str, before: str) -> str | Branching:
+        """A sum with those of its branches that begin at its base. What leads to the others is left for other ways."""
+        if not self.graph.sources(node, "base"):
+            return node
+        branches = []
+        for end in self.graph.sources(node, "stream"):
+            branch, at = self._way(end, before)
+            if at == before:
+                branches.append(tuple(branch))
+            else:
+                self.seen -= {*every_node(branch)}
+        return Branching(tuple(branches), node) if branches else node
+
+    def _before(self, node: str) -> str | None:
+        """What a node follows: the base of a sum, or the latest of its streams."""
+        sources = self.graph.sources(node, "base") or self.graph.sources(node, "stream")
+        return max(sources, key=self._place.__getitem__) if sources else None
+
+    def _with_sides(self, items: Sequence[str | Branching]) -> Chain:
+        """With the ways that leave the items after each, in branches too."""
+        out: list[str | Branching | Side] = []
         for item in items:
-            at = item if isinstance(item, str) else item.sum
-            out.append(item)
-            out += [Side(self._with_sides(way, at, ways)) for way in reversed(ways.pop(at, []))]
+            node = node_of(item)
+            if isinstance(item, Branching):
+                item = Branching(tuple(self._with_sides(branch) for branch in item.branches), node)  # type: ignore[arg-type]
+            out += [item, *self._sides(node)]
         return tuple(out)
+
+    def _sides(self, node: str) -> list[Side]:
+        return [Side(self._with_sides(way)) for way in reversed(self.ways.pop(node, []))]
 
     def _latest(self, node: str) -> str:
         streams = self.graph.sources(node, "stream")
@@ -166,6 +181,17 @@ def blocks_of(items: Chain) -> Iterator[str]:
                 yield from blocks_of(branch)
 
 
+def every_node(items: Chain | Sequence[str | Branching]) -> Iterator[str]:
+    """The same with the sums of branches."""
+    for item in items:
+        if isinstance(item, Side):
+            yield from every_node(item.chain)
+            continue
+        for branch in item.branches if isinstance(item, Branching) else ():
+            yield from every_node(branch)
+        yield node_of(item)
+
+
 def split_stages(graph: Graph, items: Chain) -> list[tuple[int, Chain]]:
     """A chain cut where the stage changes; a way that leaves it is where it leaves."""
     out: list[tuple[int, list[str | Branching | Side]]] = []
@@ -173,12 +199,12 @@ def split_stages(graph: Graph, items: Chain) -> list[tuple[int, Chain]]:
         first = item
         while isinstance(first, Side) and not out:
             first = first.chain[0]
-        stage = out[-1][0] if isinstance(first, Side) else graph.nx.nodes[_node(first)]["stage"]
+        stage = out[-1][0] if isinstance(first, Side) else graph.nx.nodes[node_of(first)]["stage"]
         if not out or out[-1][0] != stage:
             out.append((stage, []))
         out[-1][1].append(item)
     return [(stage, tuple(part)) for stage, part in out]
 
 
-def _node(item: str | Branching) -> str:
+def node_of(item: str | Branching) -> str:
     return item.sum if isinstance(item, Branching) else item

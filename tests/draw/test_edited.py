@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 import blockdsl
 from blockdsl import BlockGraph
-from blockdsl.graph.layout import Side, blocks_of, chain, whole_chain
+from blockdsl.graph.layout import Branching, Side, chain, every_node, whole_chain
+
+from ..graph.test_dot_mermaid import check as check_outlines
+from ..graph.test_text_drawing import read_all
+from .reading import check
 
 
 def graph(pattern: str = "(a f)*4") -> BlockGraph:
@@ -53,6 +57,30 @@ def test_a_plain_sum_adds_an_arc_to_the_stream() -> None:
     assert ("both", "f1") in edges(svg, "branch")
 
 
+def test_a_branch_that_begins_elsewhere_is_a_way_and_its_gain_an_arc_and_the_others_stay_branches() -> None:
+    g = lead(graph("a f (a & f) a"), ("f3", "f1", "a0"))
+    items = whole_chain(g)
+    assert items == ("a0", Side(("f3",)), "f1", Branching((("a2",),), "sum0"), "a4")
+    svg = g.to_svg()
+    assert edges(svg, "read") == [("f3", "sum0")]
+    assert ("a2", "sum0") in edges(svg, "branch")
+    assert ">Δ<" in svg
+    assert "the gain of the stream after f3, added" in svg
+    assert "what this branch added" in svg, "the legend explains the sign"
+    check(svg, g)
+    assert "its gain added" in g.to_dot()
+    assert "its gain added" in g.to_mermaid()
+    assert "<f3    the gain of the stream after f3, added" in g.to_text()
+
+
+def test_a_way_that_goes_on_in_another_stage_says_which() -> None:
+    g = lead(graph("a f | a f"), ("a2", "f1", "a0"))
+    g.nx.add_edge("f1", "output")
+    assert whole_chain(g) == ("a0", Side(("f1",)), "a2", "f3")
+    g.nx.nodes["f1"]["stage"] = 1
+    assert all("of stage 2" in text for text in (g.to_text(), g.to_dot(), g.to_mermaid(), g.to_svg()))
+
+
 def test_where_the_stream_has_a_gap_the_line_has_one() -> None:
     g = graph()
     g.nx.remove_node("a2")
@@ -76,18 +104,44 @@ def test_a_compiled_graph_has_no_ways_beside_its_chain(pattern: str) -> None:
     assert whole_chain(g) == chain(g)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_every_block_is_drawn_once_however_the_stream_is_led(data: st.DataObject) -> None:
-    g = graph("(a f)*3")
-    nodes = ["input", *g.nodes("block"), "output"]
-    for _ in range(data.draw(st.integers(1, 5))):
-        at = data.draw(st.integers(1, len(nodes) - 1))
-        edit: Callable[..., None] = data.draw(st.sampled_from([g.nx.add_edge, g.nx.remove_edges_from]))
-        source = nodes[data.draw(st.integers(0, at - 1))]
-        edit(source, nodes[at]) if edit == g.nx.add_edge else edit([(source, nodes[at])])
-    items = whole_chain(g)
-    if items is not None:
-        assert sorted(blocks_of(items)) == sorted(g.nodes("block"))
-    svg = g.to_svg(unfold=True)
-    assert all(svg.count(f'data-node="{node}"') == svg.count('data-node="a0"') for node in g.nodes("block"))
+PATTERNS = ("(a f)*3", "a f (a & f) a", "^u a f <u(gain) (a & f f) f", "a & f | (a f)*2", "(a (f & (a f & f)) f)*2")
+OF_STREAM = ("block", "sum", "read")
+
+
+@st.composite
+def edited(draw: st.DrawFn) -> BlockGraph:
+    """A graph after a few edits, whatever these leave of it: edges more and fewer, nodes gone, sums of any streams."""
+    g = graph(draw(st.sampled_from(PATTERNS)))
+    for number in range(draw(st.integers(1, 5))):
+        order = [node for node in g.order() if g.node_type(node) in OF_STREAM]
+        at = draw(st.integers(0, len(order)))
+        target = [*order, "output"][at]
+        before = ["input", *order[:at]]
+        edit = draw(st.sampled_from(["add", "remove", "lead", "take out", "sum"]))
+        sources = [s for s in g.nx.pred[target] if s in before]
+        if edit in ("remove", "lead") and sources:
+            g.nx.remove_edge(draw(st.sampled_from(sources)), target)
+        if edit in ("add", "lead"):
+            g.nx.add_edge(draw(st.sampled_from(before)), target)
+        elif edit == "take out" and target != "output":
+            g.nx.remove_node(target)
+        elif edit == "sum":
+            name = f"edit{number}"
+            g.nx.add_node(name, type="sum", stage=g.nx.nodes[target].get("stage", len(g.stages) - 1))
+            for source in draw(st.lists(st.sampled_from(before), max_size=3, unique=True)):
+                g.nx.add_edge(source, name, carries=(draw(st.sampled_from(["stream", "base"])),))
+            g.nx.add_edge(name, target)
+    return g
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(edited())
+def test_whatever_is_edited_every_node_is_in_every_form_once(g: BlockGraph) -> None:
+    """And every edge."""
+    check(g.to_svg(unfold=True), g, unfolded=True)
+    check(g.to_svg(), g)
+    items, wanted = whole_chain(g), [node for node in g.nx if g.node_type(node) in OF_STREAM]
+    assert items is None or sorted(every_node(items)) == sorted(wanted)
+    told = Counter(kind for kind, *_ in read_all(g.to_text()))
+    assert told == Counter(g.nx.nodes[node].get("kind", g.node_type(node)) for node in wanted)
+    check_outlines(g)

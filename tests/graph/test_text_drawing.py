@@ -20,7 +20,7 @@ from .patterns import Model, models
 
 SIZES = {"dim": 16, "heads": 2, "attn_dim_head": 4}
 # dim 16: 4·16·8 + 2·16 in an attention, 8·16·16 + 5·16 + 2·16 in a feedforward, 2·16 in the final norm
-ASCII = str.maketrans({"│": "|", "├": "+", "─": "-", "╭": "/", "╰": "\\", "×": "x", "·": "-"})
+ASCII = str.maketrans({"╌": "~", "│": "|", "├": "+", "─": "-", "╭": "/", "╰": "\\", "×": "x", "·": "-"})
 
 
 def graph(pattern: str, **keywords: Any) -> BlockGraph:
@@ -464,7 +464,7 @@ def test_a_thousand_blocks_fold_to_a_few_lines() -> None:
 # Edited graphs -----------------------------------------------------------------------------------------------------
 
 
-def test_an_edited_graph_that_is_no_chain_of_branches_is_listed_with_what_each_node_reads() -> None:
+def test_a_branch_that_begins_elsewhere_gives_its_gain_to_its_sum() -> None:
     g = graph("a f | (a & f f) f", residual_attn=True)
     g.nx.add_edge("a0", "f5")
     g.nx.add_edge("a0", "sum0")  # a branch that does not start where the others do
@@ -475,17 +475,22 @@ def test_an_edited_graph_that_is_no_chain_of_branches_is_listed_with_what_each_n
         input
         │
         ├─ stage 1
-        │  a0: a       reads input · self-attention
-        │  f1: f       reads a0 · feedforward
+        │  a      self-attention
+        │  ^a0
+        │  f      feedforward
         │
         ├─ stage 2
-        │  a2: a       reads f1 · self-attention · adds the scores of a0
-        │  f3: f       reads f1 · feedforward
-        │  sum0: sum   reads f1 + the gains of a2, f3, a0
-        │  f4: f       reads sum0 · feedforward
-        │  f5: f       reads f4 + a0 · feedforward
+        │  ╭ branch 1
+        │  │  a   self-attention · adds the scores of the previous 'a'
+        │  ├ branch 2
+        │  │  f   feedforward
+        │  ╰ sum
+        │  <a0    the gain of the stream after a0, added
+        │  f      feedforward
+        │  <a0    the stream after a0, added
+        │  f      feedforward
         │
-        output · reads f5 · LayerNorm
+        output · LayerNorm
         """,
     )
 
@@ -522,7 +527,7 @@ def test_streams_of_further_up_are_read_where_they_are_added() -> None:
     )
 
 
-def test_a_graph_in_the_middle_of_an_edit_is_listed_too() -> None:
+def test_where_the_stream_has_a_gap_a_row_says_so() -> None:
     g = graph("(a f)*2")
     g.nx.remove_node("f1")
     check(
@@ -531,16 +536,17 @@ def test_a_graph_in_the_middle_of_an_edit_is_listed_too() -> None:
         dim 16 · 2 heads of 4 · 3 blocks · 3,280 parameters
         input
         │
-        │  a0: a   reads input · self-attention
-        │  a2: a   reads nothing · self-attention
-        │  f3: f   reads a2 · feedforward
+        │  a   self-attention
+        │  ╌ gap
+        │  a   self-attention · reads no stream
+        │  f   feedforward
         │
-        output · reads f3 · LayerNorm
+        output · LayerNorm
         """,
     )
 
 
-def test_a_branch_that_also_feeds_another_is_listed() -> None:
+def test_a_branch_that_also_feeds_another_has_a_way_beside_it() -> None:
     # as two branches the attention would be drawn twice
     g = graph("a & f")
     g.nx.remove_edge("input", "f1")
@@ -551,16 +557,21 @@ def test_a_branch_that_also_feeds_another_is_listed() -> None:
         dim 16 · 2 heads of 4 · 2 blocks · 2,736 parameters
         input
         │
-        │  a0: a       reads input · self-attention
-        │  f1: f       reads a0 · feedforward
-        │  sum0: sum   reads input + the gains of a0, f1
+        │  ╭ branch 1
+        │  │  a      self-attention
+        │  │  ╭ beside the stream
+        │  │  │  f   feedforward
+        │  │  │  ^f1
+        │  │  ╰ end
+        │  ╰ sum
+        │  <f1       the gain of the stream after f1, added
         │
-        output · reads sum0 · LayerNorm
+        output · LayerNorm
         """,
     )
 
 
-def test_a_sum_without_a_base_is_listed_as_the_plain_sum_it_is() -> None:
+def test_a_sum_without_a_base_is_a_row_of_its_own() -> None:
     g = graph("a f")
     g.nx.add_node("both", type="sum", stage=0)
     g.nx.remove_edge("f1", "output")
@@ -571,11 +582,12 @@ def test_a_sum_without_a_base_is_listed_as_the_plain_sum_it_is() -> None:
         dim 16 · 2 heads of 4 · 2 blocks · 2,736 parameters
         input
         │
-        │  a0: a       reads input · self-attention
-        │  f1: f       reads a0 · feedforward
-        │  both: sum   reads a0 + f1
+        │  a         self-attention
+        │  ^a0
+        │  f         feedforward
+        │  sum <a0   the stream after a0, added
         │
-        output · reads both · LayerNorm
+        output · LayerNorm
         """,
     )
 
@@ -656,31 +668,42 @@ def test_scores_are_counted_back_in_the_order_drawn() -> None:
 NAME = re.compile(r"(?:\w+: )?(?P<kind>[a-z]+)(?:\(.*?\))?(?:>>(?P<shift>\d+))?(?:/(?P<by>[\d.]+))?(?:@(?P<tie>\w+))?")
 
 
-def read(picture: str) -> list[tuple[str, int, float, str | None]]:
+Told = tuple[str, int, float, str | None]
+
+
+def read(picture: str) -> list[Told]:
     """The blocks a picture stands for, left to right, each repeat written out: kind, shift, scale and tie."""
+    return [each for each in read_all(picture) if each[0] not in ("sum", "read")]
+
+
+def read_all(picture: str) -> list[Told]:
+    """The same with its sums and reads, which are said by these words in place of a kind."""
     rows: list[tuple[int, str]] = []
     for line in picture.splitlines()[2:-1]:
         text = line.lstrip("│ ")
         if text and not line.startswith("├─"):
-            rows.append((len(line) - len(text), text.split("   ")[0]))
-    blocks, end = read_from(rows, 0, 0)
+            rows.append((len(line) - len(text), text))
+    told, end = read_from(rows, 0, 0)
     assert end == len(rows)
-    return blocks
+    return told
 
 
-def read_from(
-    rows: list[tuple[int, str]], at: int, column: int
-) -> tuple[list[tuple[str, int, float, str | None]], int]:
+def read_from(rows: list[tuple[int, str]], at: int, column: int) -> tuple[list[Told], int]:
     """From the row `at` on, up to one that begins left of `column`."""
-    out = []
+    out: list[Told] = []
     while at < len(rows) and rows[at][0] >= column:
-        here, text = rows[at]
+        here, row = rows[at]
+        text, _, note = row.partition("   ")
         at += 1
-        if text.startswith(("╭ branch", "├ branch", "╰ sum", "^", "<")) or text.endswith(": sum"):
+        if text.startswith(("╭", "├", "╰ end", "╌ gap", "^")) or (text[0] == "<" and "the gain of" in note):
+            continue
+        if text[0] == "<" and re.search(r"(the input|the stream after .*), added( ·|$)", note):
             continue
         text, _, times = text.partition(" ×") if not text.startswith("(") else text.rpartition(" ×")
         if text.startswith("("):
             inside, at = read_from(rows, at, here + 1)
+        elif text.startswith(("<", "╰ sum", "sum")):
+            inside = [("read" if text[0] == "<" else "sum", 0, 1.0, None)]
         else:
             found = NAME.fullmatch(text)
             assert found, text
