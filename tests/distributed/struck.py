@@ -1,4 +1,4 @@
-"""The command line in a rank that is killed, or finds a fault, at a chosen call.
+"""The command line in a rank that is killed, finds a fault or is late, at a chosen call.
 
     python struck.py [[1, "module.function", 2, "kill"], ...] train ...
 
@@ -19,11 +19,14 @@ from typing import Any
 
 
 def strike(what: str) -> None:
-    """Kill this process, or raise."""
+    """Kill this process, wait, or raise."""
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "hang":
         os.kill(os.getpid(), signal.SIGSTOP)
+    if what == "late":
+        time.sleep(5)
+        return
     if what == "full":
         raise OSError(28, "No space left on device")
     raise ValueError("what no one foresaw")
@@ -39,8 +42,7 @@ def struck(place: str, calls: int, what: str, file: str | None) -> None:
     def counted(*arguments: Any, **keywords: Any) -> Any:
         left[0] -= 1
         if left[0] == 0:
-            folder = Path(sys.argv[sys.argv.index("--out") + 1])
-            while file is not None and not [*folder.glob(file)]:
+            while file is not None and not [*Path(sys.argv[sys.argv.index("--out") + 1]).glob(file)]:
                 time.sleep(0.01)
             strike(what)
         return original(*arguments, **keywords)

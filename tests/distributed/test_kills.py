@@ -78,6 +78,18 @@ def test_kills_at_any_point_of_a_save_leave_the_numbers_of_an_unbroken_run(
 
 
 @pytest.mark.distributed
+def test_a_rank_that_is_late_reads_the_settings_that_the_others_read(tmp_path: Path, text: str) -> None:
+    """The first rank changes them in the run's folder; a late one, which found nothing to change, waited elsewhere."""
+    run = tmp_path / "run"
+    words = [*COMMAND, "--text", text, "--steps", "2", "--mesh", "dp=2", "--out", str(run)]
+    assert finished(torchrun(2, *words))[0] == 0
+    late = [(1, "xt_blocks.cli.train._resume", 1, "late")]
+    code, _, err = finished(started(late, "--resume", str(run), "--steps", "4", "--mesh", "dp=2", "--timeout", "60"))
+    assert code == 0, err
+    assert numbers(run)[-1]["step"] == 4
+
+
+@pytest.mark.distributed
 def test_of_a_rank_that_finds_a_fault_by_itself_one_message_tells(tmp_path: Path, text: str) -> None:
     words = [*COMMAND, "--text", text, "--steps", "30", "--mesh", "fsdp=2", "--out", str(tmp_path / "run")]
     code, _, err = finished(started([(1, "xt_blocks.train.mesh.MeshEngine.step", 2, "full")], *words))

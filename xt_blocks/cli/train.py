@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             with process_group("train --out RUN", args.mesh, args.device or "cpu", args.timeout) as ranks:
                 _check_launch(args, ranks)
-                if started_again(ranks) and args.out is not None and (args.out / "settings.json").is_file():
+                if args.out is not None and started_again(ranks) and _begun(args.out, ranks):
                     args.resume = args.out
                 return _resume(args, ranks) if args.resume is not None else _start(args, ranks)
         except Silent:
@@ -108,7 +108,7 @@ def _start(args: argparse.Namespace, ranks: Launch | None) -> int:
     out = train.default_path(Path("runs")) if args.out is None else args.out
     check_watching(args)
     settings.check()
-    first = _alone if ranks is None else ranks.first
+    first = _first(ranks)
     first(lambda: train.check_free(out))
     tokens = None if settings.data is None else train.open_tokens(Path(settings.data), settings.seq_len)
     if tokens is not None:
@@ -139,7 +139,8 @@ def _start(args: argparse.Namespace, ranks: Launch | None) -> int:
 def _resume(args: argparse.Namespace, ranks: Launch | None) -> int:
     from .. import train
 
-    run_folder = train.RunFolder.open(args.resume)
+    first = _first(ranks)
+    run_folder = first(lambda: train.RunFolder.open(args.resume))  # once, as it is changed below
     check_watching(args)
     check_agrees(args, run_folder)
     settings = run_folder.settings
@@ -160,9 +161,8 @@ def _resume(args: argparse.Namespace, ranks: Launch | None) -> int:
         settings = replace(settings, lr=args.lr)
     settings.check()
     if settings != run_folder.settings:
-        changed, first = settings, _alone if ranks is None else ranks.first
-        first(lambda: run_folder.update(changed))
-        run_folder = train.RunFolder.open(args.resume)
+        opened, changed = run_folder, settings
+        run_folder = first(lambda: opened.update(changed))
     if not train.resume_threads(settings.threads):
         print(f"threads   fewer than the {settings.threads} it was started with: numbers may differ in the last digits")
     graph = run_folder.graph()
@@ -173,8 +173,17 @@ def _resume(args: argparse.Namespace, ranks: Launch | None) -> int:
     return _train(args, run_folder, train.LocalEngine(model, settings), corpus)
 
 
+def _begun(out: Path, ranks: Launch | None) -> bool:
+    """Whether the run was there when the first rank looked; one that is late might find what that has made since."""
+    return _first(ranks)((out / "settings.json").is_file)
+
+
+def _first(ranks: Launch | None) -> Callable[[Callable[[], T]], T]:
+    """What the first rank does for all; of one process, that."""
+    return _alone if ranks is None else ranks.first
+
+
 def _alone(function: Callable[[], T]) -> T:
-    """Of one process the first does it for all, too."""
     return function()
 
 

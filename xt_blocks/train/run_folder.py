@@ -94,10 +94,10 @@ class RunFolder:
             raise UserError(f"{path}: settings.json is not a run's settings ({error})") from None
         return cls(path, settings)
 
-    def update(self, settings: TrainSettings) -> None:
-        """Replace the settings, as when a resumed run is given more steps."""
+    def update(self, settings: TrainSettings) -> RunFolder:
+        """The same with other settings, as when a resumed run is given more steps."""
         write_whole(self.path / "settings.json", settings.to_json())
-        self.settings = settings
+        return RunFolder(self.path, settings)
 
 
 def _read(file: Path) -> str:
