@@ -44,6 +44,7 @@ PHRASES = {
 RIGHT = {
     "blockdsl/graph/align.py": {"pairs"},
     "blockdsl/graph/diff.py": {"pairs"},
+    "blockdsl/graph/matched.py": {"pairs"},
     "blockdsl/draw/beside.py": {"pairs"},
     "blockdsl/draw/changes.py": {"pairs"},
     "blockdsl/editor/spans.py": {"pairs"},

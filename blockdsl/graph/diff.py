@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from ..registry.kinds import kind_of
 from ..registry.state import item_bytes
 from . import costs
 from .align import GAP, align
-from .digest import numbered
+from .digest import same_nodes
 from .graph import Graph
-from .layout import Branching, Chain, chain
+from .matched import BlockKey, Compared, matched_blocks, matched_positions, own, said_of, unlike
 from .nodes import EDGES, carried, without_notes
 
 D = TypeVar("D", bound="Difference")
@@ -128,28 +127,31 @@ class Difference:
             UserError: seq_len is no number of tokens.
             GraphError: a graph cannot be read at all.
         """
-        (one, ours_by), (other, theirs_by) = numbered(before), numbered(after)
+        same = same_nodes(before, after)
         costs = _cost_changes(before, after, seq_len)
         encoders = _between_encoders(cls, before.encoder, after.encoder, seq_len)
-        if one == other:
-            number = {number: node for node, number in theirs_by.items()}
-            alike = dict(_matched_positions(before, after)) | {node: number[at] for node, at in ours_by.items()}
+        if same is not None:
+            alike = dict(matched_positions(before, after)) | same
             in_order = tuple((node, alike[node]) for node in before.nx if node in alike)
             return cls(before, after, in_order, costs=costs, seq_len=seq_len, encoder=encoders)
-        blocks = _matched_blocks(before, after)
-        positions = _matched_positions(before, after)
+        keys: dict[Hashable, BlockKey] = {}
+        sides = Compared(before, keys), Compared(after, keys)
+        blocks = matched_blocks(*sides)
+        positions = matched_positions(before, after)
         single = [(before.start, after.start), (before.end, after.end)]
         contexts, conditions = (
             list(zip(before.nodes(node_type), after.nodes(node_type), strict=False))
             for node_type in ("context", "condition")
         )
         known: dict[Hashable, int] = {}
-        ours = _Wiring(before, [pair[0] for pair in blocks], [pair[0] for pair in positions], known)
-        theirs = _Wiring(after, [pair[1] for pair in blocks], [pair[1] for pair in positions], known)
+        ours, theirs = (
+            _Wiring(side, [pair[i] for pair in blocks], [pair[i] for pair in positions], known)
+            for i, side in enumerate(sides)
+        )
         pairs = (*single, *contexts, *conditions, *positions, *blocks, *_matched_sums(ours, theirs))
         removed, added = (
-            [node for node in _in_order(graph) if node not in paired]
-            for graph, paired in zip((before, after), map(set, zip(*pairs, strict=True)), strict=True)
+            [node for node in side.order if node not in paired]
+            for side, paired in zip(sides, map(set, zip(*pairs, strict=True)), strict=True)
         )
         return cls(
             before,
@@ -157,13 +159,13 @@ class Difference:
             pairs,
             tuple(node for node in removed if before.nx.nodes[node]["type"] != "sum"),
             tuple(node for node in added if after.nx.nodes[node]["type"] != "sum"),
-            blocks=_block_changes(before, after, blocks),
+            blocks=_block_changes(sides, blocks),
             stack=_changes(*(_stack(graph, other) for graph, other in ((before, after), (after, before)))),
             settings=_found(
                 (*pair, _setting_changes(before, after, pair)) for pair in (*single, *conditions, *positions)
             ),
             wiring=_found((*pair, _wiring_changes(ours, theirs, pair)) for pair in (*blocks, single[1])),
-            stages=_stage_changes(before, after, blocks),
+            stages=_stage_changes(sides, blocks),
             costs=costs,
             seq_len=seq_len,
             encoder=encoders,
@@ -186,95 +188,33 @@ def _found(changed: Iterable[tuple[str, str, tuple[Change, ...]]]) -> tuple[Chan
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    """What differs between two mappings of names to values; a name that one lacks has None there."""
-    names = dict.fromkeys([*before, *after])
-    values = ((name, before.get(name), after.get(name)) for name in names)
-    return tuple(Change(name, old, new) for name, old, new in values if old != new)
-
-
-def _in_order(graph: Graph) -> list[str]:
-    """All nodes, each after those it reads, and otherwise as they were added."""
-    import networkx as nx
-
-    place = {node: i for i, node in enumerate(graph.nx)}
-    return list(nx.lexicographical_topological_sort(graph.nx, key=place.__getitem__))
+    return tuple(Change(name, before.get(name), after.get(name)) for name in unlike(before, after))
 
 
 # Blocks ----------------------------------------------------------------------------------------------------------
 
 
-def _own(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a block says of itself, its options and suffixes, or a read; what an option reads, edges say."""
-    if attrs["type"] == "read":
-        return {"init": attrs["init"], "scale": attrs["scale"]}
-    by_edges = {option.name for option in kind_of(attrs["kind"]).reading_options()}
-    options = {name: value for name, value in attrs["options"].items() if name not in by_edges}
-    return {**options, "shift": attrs["shift"], "scale": attrs["scale"]}
-
-
-def _matched_blocks(before: Graph, after: Graph) -> list[tuple[str, str]]:
-    sides = [[*_blocks(graph)] for graph in (before, after)]
-    ours, theirs = ([key for _, key in side] for side in sides)
-    return [(sides[0][i][0], sides[1][j][0]) for i, j in align(ours, theirs, _price)]
-
-
-@dataclass(frozen=True)
-class _Key:
-    """Equal for blocks that say the same of themselves, a tie's label aside, and stand in like branches."""
-
-    kind: str
-    own: tuple[tuple[str, Any], ...]
-    tied: bool
-    branch: tuple[int, ...]
-
-
-def _blocks(graph: Graph) -> Iterator[tuple[str, _Key]]:
-    branches = dict(_branches(chain(graph) or ()))
-    for node in _in_order(graph):
-        attrs = graph.nx.nodes[node]
-        if attrs["type"] in ("block", "read"):
-            kind = attrs["kind"] if attrs["type"] == "block" else f"<{attrs['join']}"
-            yield node, _Key(kind, (*_own(attrs).items(),), attrs["tie"] is not None, branches.get(node, ()))
-
-
-def _branches(items: Chain, outer: tuple[int, ...] = ()) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Each block with the numbers of the branches around it, from the outermost on."""
-    for item in items:
-        if isinstance(item, str):
-            yield item, outer
-        elif isinstance(item, Branching):
-            for number, branch in enumerate(item.branches):
-                yield from _branches(branch, (*outer, number))
-
-
-def _price(one: _Key, other: _Key) -> int | None:
-    """Blocks of one kind are a pair, the more willingly the more they are alike."""
-    if one.kind != other.kind:
-        return None
-    unlike = len(_changes(dict(one.own), dict(other.own))) + (one.tied != other.tied)
-    return (GAP // 2 + min(unlike, GAP // 4) if unlike else 0) + (one.branch != other.branch)
-
-
-def _block_changes(before: Graph, after: Graph, pairs: Sequence[tuple[str, str]]) -> tuple[Changed, ...]:
-    ours, theirs = _ties(before, [pair[0] for pair in pairs]), _ties(after, [pair[1] for pair in pairs])
+def _block_changes(sides: tuple[Compared, Compared], pairs: Sequence[tuple[str, str]]) -> tuple[Changed, ...]:
+    ours, theirs = (_ties(side.graph, [pair[i] for pair in pairs]) for i, side in enumerate(sides))
     same = _same_ties(ours, theirs)
     found = []
-    for pair, old, new in zip(pairs, ours, theirs, strict=True):
-        changes = _changes(_own(before.nx.nodes[pair[0]]), _own(after.nx.nodes[pair[1]]))
-        if (
-            changes and before.node_type(pair[0]) == "block"
-        ):  # options that come to the same say the same: f(inner=2048) is f where dim is 512
-            was, now = (_meant(graph, node) for graph, node in zip((before, after), pair, strict=True))
-            changes = tuple(c for c in changes if was.get(c.name, c.before) != now.get(c.name, c.after))
+    for (before, after), old, new in zip(pairs, ours, theirs, strict=True):
+        alike = sides[0].blocks[before].own is sides[1].blocks[after].own
+        changes = () if alike else _own_changes(sides, before, after)
         if (old is None) != (new is None) or (old is not None and same.get(old) != new):
             changes += (Change("tie", old, new),)
-        found.append((*pair, changes))
+        found.append((before, after, changes))
     return _found(found)
 
 
-def _meant(graph: Graph, node: str) -> dict[str, Any]:
-    """A block's options, with what those come to that follow from others."""
-    return vars(graph.completed(node))
+def _own_changes(sides: tuple[Compared, Compared], before: str, after: str) -> tuple[Change, ...]:
+    """Options and suffixes; options that come to the same say the same: f(inner=2048) is f where dim is 512."""
+    graphs = [side.graph for side in sides]
+    changes = _changes(*(own(graph.nx.nodes[node]) for graph, node in zip(graphs, (before, after), strict=True)))
+    if not changes or graphs[0].node_type(before) != "block":
+        return changes
+    was, now = (vars(graph.completed(node)) for graph, node in zip(graphs, (before, after), strict=True))
+    return tuple(c for c in changes if was.get(c.name, c.before) != now.get(c.name, c.after))
 
 
 def _ties(graph: Graph, nodes: Sequence[str]) -> list[str | None]:
@@ -296,30 +236,8 @@ def _same_ties(ours: Sequence[str | None], theirs: Sequence[str | None]) -> dict
 # The model around them ---------------------------------------------------------------------------------------------
 
 
-def _matched_positions(before: Graph, after: Graph) -> list[tuple[str, str]]:
-    """Positions with the same attributes, and then those left of the same scheme, in order."""
-    left = after.nodes("position")
-    pairs: dict[str, str] = {}
-    for alike in (_attributes, _scheme):
-        for node in before.nodes("position"):
-            same = [other for other in left if alike(after, other) == alike(before, node)]
-            if node not in pairs and same:
-                pairs[node] = same[0]
-                left.remove(same[0])
-    return [*pairs.items()]
-
-
-def _attributes(graph: Graph, node: str) -> dict[str, Any]:
-    attrs = without_notes(graph.nx.nodes[node])
-    return {name: value for name, value in attrs.items() if name not in ("type", "labels")}
-
-
-def _scheme(graph: Graph, node: str) -> Any:
-    return graph.nx.nodes[node].get("scheme")
-
-
 def _setting_changes(before: Graph, after: Graph, pair: tuple[str, str]) -> tuple[Change, ...]:
-    return _changes(_attributes(before, pair[0]), _attributes(after, pair[1]))
+    return _changes(said_of(before, pair[0]), said_of(after, pair[1]))
 
 
 def _cost_changes(before: Graph, after: Graph, seq_len: int) -> tuple[Change, ...]:
@@ -349,8 +267,8 @@ class _Stage:
     matched: bool
 
 
-def _stage_changes(before: Graph, after: Graph, pairs: Sequence[tuple[str, str]]) -> tuple[StageChange, ...]:
-    (ours, at), (theirs, to) = _stages(before, [p[0] for p in pairs]), _stages(after, [p[1] for p in pairs])
+def _stage_changes(sides: tuple[Compared, Compared], pairs: Sequence[tuple[str, str]]) -> tuple[StageChange, ...]:
+    (ours, at), (theirs, to) = (_stages(side, {pair[i] for pair in pairs}) for i, side in enumerate(sides))
     matched = align(ours, theirs, _stage_price)
     found = [StageChange(i, j, _unlike(ours[i], theirs[j], at[i], to[j])) for i, j in matched]
     found += [StageChange(i, None) for i in {*range(len(ours))} - {i for i, _ in matched}]
@@ -359,22 +277,22 @@ def _stage_changes(before: Graph, after: Graph, pairs: Sequence[tuple[str, str]]
     return tuple(sorted(changed, key=lambda stage: (stage.after if stage.before is None else stage.before) or 0))
 
 
-def _stages(graph: Graph, matched: Sequence[str]) -> tuple[list[_Stage], list[str | None]]:
+def _stages(side: Compared, matched: set[str]) -> tuple[list[_Stage], list[str | None]]:
     """The stages, and the block that each starts with; one without a block starts where the next does."""
-    names = graph.stages
+    graph, names = side.graph, side.graph.stages
     first: dict[int, tuple[int, str]] = {}
-    passed, known = 0, {*matched}
-    for node in _in_order(graph):
+    passed = 0
+    for node in side.order:
         if graph.node_type(node) == "block":
             first.setdefault(graph.nx.nodes[node]["stage"], (passed, node))
-            passed += node in known
+            passed += node in matched
     starts: list[tuple[int, str | None]] = []
     after: tuple[int, str | None] = passed, None
     for index in reversed(range(len(names))):
         after = first.get(index, after)
         starts.append(after)
     starts.reverse()
-    stages = [_Stage(start, name, node in known) for (start, node), name in zip(starts, names, strict=True)]
+    stages = [_Stage(start, name, node in matched) for (start, node), name in zip(starts, names, strict=True)]
     return stages, [node for _, node in starts]
 
 
@@ -404,9 +322,10 @@ class _Wiring:
     """
 
     def __init__(
-        self, graph: Graph, blocks: Sequence[str], positions: Sequence[str], known: dict[Hashable, int]
+        self, side: Compared, blocks: Sequence[str], positions: Sequence[str], known: dict[Hashable, int]
     ) -> None:
-        self.graph, self.known = graph, known
+        graph = self.graph = side.graph
+        self.known = known
         self.stream: dict[str, tuple[int, ...]] = {}
         self.scores: dict[str, tuple[int, ...]] = {}
         self.sums: dict[int, str] = {}
@@ -417,7 +336,7 @@ class _Wiring:
         gives: dict[str, tuple[int, ...]] = {}  # node → codes of the values whose sum it gives
         gives.update((node, (code,)) for node, code in self.positions.items())
         self.gives = gives
-        for node in _in_order(graph):
+        for node in side.order:
             self.stream[node] = _joined(gives[source] for source in graph.sources(node, "stream"))
             self.scores[node] = _joined(
                 (own[source],) if source in own else self.scores[source] for source in graph.sources(node, "scores")

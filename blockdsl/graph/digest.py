@@ -15,12 +15,13 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..registry.kinds import kind_of
-from ..registry.options import Option, by_name, plain
+from ..registry.options import Option, by_name, content, plain
 from ..registry.positions import SCHEMES
 from ..registry.reads import JOINS
 from ..registry.tokens import logits_defaults
@@ -40,13 +41,32 @@ def digest(graph: Graph) -> str:
 
 def canonical(graph: Graph) -> str:
     """The graph as JSON, its nodes numbered in an order that does not depend on their names; errors as of `digest`."""
-    return numbered(graph)[0]
-
-
-def numbered(graph: Graph) -> tuple[str, dict[str, int]]:
-    """The canonical form, and the number that each node has there; those that it does without have none."""
     check_readable(graph)
-    nodes = _nodes(graph)
+    return _form(graph, _nodes(graph))[0]
+
+
+def same_nodes(one: Graph, other: Graph) -> dict[str, str] | None:
+    """The nodes of a graph → those of another that is the same model; None: it is not.
+
+    Nodes that the canonical form does without are not among them. Errors are as of `digest`.
+    """
+    check_readable(one)
+    check_readable(other)
+    ours, theirs = _nodes(one), _nodes(other)
+    if len(ours) != len(theirs) or _apart(ours, theirs) != _apart(theirs, ours):  # most models differ here
+        return None
+    (form, numbers), (other_form, other_numbers) = _form(one, ours), _form(other, theirs)
+    node = {number: node for node, number in other_numbers.items()}
+    return {own: node[number] for own, number in numbers.items()} if form == other_form else None
+
+
+def _apart(ours: Mapping[str, _Node], theirs: Mapping[str, _Node]) -> Counter[str]:
+    """What those of our nodes say of themselves that are not called as one of theirs that says the same."""
+    return Counter(_text(said.own) for node, said in ours.items() if node not in theirs or said.own != theirs[node].own)
+
+
+def _form(graph: Graph, nodes: Mapping[str, _Node]) -> tuple[str, dict[str, int]]:
+    """The canonical form, and the number that each node has there."""
     numbers = _numbered(nodes)
     said = [nodes[node].form(lambda other: numbers[other]) for node in numbers]
     first: dict[Any, int] = {}
@@ -87,7 +107,7 @@ class _Node:
 def _nodes(graph: Graph) -> dict[str, _Node]:
     gives: dict[str, Stream] = {}  # node → the value that it hands on
     out: dict[str, _Node] = {}
-    known: dict[str, Any] = {}
+    known: dict[Hashable, Any] = {}
     for node in graph.order():
         attrs = without_notes(graph.nx.nodes[node])
         reads: dict[str, list[Stream]] = {}
@@ -167,13 +187,13 @@ def _tie(attrs: Mapping[str, Any]) -> Any:
     return (attrs["type"], attrs["tie"]) if learns and attrs["tie"] is not None else None
 
 
-def _own(graph: Graph, node: str, attrs: Mapping[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+def _own(graph: Graph, node: str, attrs: Mapping[str, Any], known: dict[Hashable, Any]) -> dict[str, Any]:
     """What a node says of itself, without what it would say anyway; `known`: what options say, met before."""
     node_type = attrs["type"]
     out: dict[str, Any] = {"type": node_type}
     if node_type == "block":
         kind, options = kind_of(attrs["kind"]), attrs["options"]
-        key = f"{kind.name} {options!r}"
+        key = kind.name, content(options)
         if key not in known:  # blocks alike are many
             meant = vars(kind.completed(graph.dim, options))
             by_edges = {"branch_scale", "residual_attn", *(option.name for option in kind.reading_options())}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blockdsl
-from blockdsl import BlockGraph, GraphDiff, GraphError, UserError
+from blockdsl import BlockGraph, GraphDiff, GraphError, UserError, zoo
 from blockdsl.graph.align import align
 from blockdsl.graph.diff import Change, Changed, StageChange
 
@@ -126,6 +126,57 @@ def test_ties() -> None:
     other = Changed("a2", "a2", (Change("tie", "x", "y"),))
     assert parts(diff("a@x a@x a@x a@y a@y", "a@x a@x a@y a@y a@y")) == {"blocks": (other,)}
     assert parts(diff("a@x f a@x", "f a")) == {"removed": ("a0",)}, "what it was tied to is gone"
+
+
+# Which belong together -----------------------------------------------------------------------------------------------
+
+
+def blocks(g: BlockGraph) -> tuple[str, ...]:
+    return tuple(g.nodes("block"))
+
+
+def test_the_layers_of_a_short_model_are_the_first_of_a_long_one() -> None:
+    gpt2, llama = zoo.gpt2.graph(), zoo.llama3.graph()  # 12 layers and 32, of which none is alike
+    for before, after in ((gpt2, llama), (graph("(a f)*12"), graph("(a f)*32"))):
+        found = before.diff(after)
+        own = [pair for pair in found.pairs if before.node_type(pair[0]) == "block"]
+        assert own == [*zip(blocks(before), blocks(after)[:24], strict=True)]
+        assert [node for node in found.added if node in blocks(after)] == [*blocks(after)[24:]]
+    assert gpt2.diff(llama).added == llama.diff(gpt2).removed
+
+
+@pytest.mark.parametrize("new", ["a f(glu)", "a(heads=1) f", "a f", "a f f(glu)"])
+def test_layers_that_are_put_in_are_found_where_they_are_and_whole(new: str) -> None:
+    after = graph(f"(a f)*24 {new} (a f)*24")
+    size = len(new.split())
+    here = blocks(after)[-size:] if new == "a f" else blocks(after)[48 : 48 + size]  # one as all others is the last
+    assert parts(graph("(a f)*48").diff(after)) == {"added": here}
+    assert parts(after.diff(graph("(a f)*48"))) == {"removed": here}
+    changed = graph("(a f)*48", attn_dim_head=8).diff(after)
+    assert changed.added == here
+    assert len(changed.blocks) == 48
+
+
+def test_what_stands_at_the_end_of_both_stays_there() -> None:
+    found = graph("(a f)*12 c").diff(graph("(a f(glu))*32 c", heads=4))
+    assert [pair for pair in found.pairs if pair[0] == "c24"] == [("c24", "c64")]
+    assert found.added == tuple(f"{'af'[i % 2]}{i}" for i in range(24, 64))
+
+
+def test_layers_of_an_encoder_and_a_decoder_are_the_first_of_each() -> None:
+    small, large = zoo.t5("small").graph(), zoo.t5("base").graph()  # 6 layers each, and 12
+    found = small.diff(large)
+    assert found.encoder is not None
+    assert found.added == blocks(large)[18:]
+    assert found.encoder.added == blocks(large.streams()["encoder"])[12:]
+
+
+def test_a_model_of_experts_after_some_dense_layers() -> None:
+    found = graph("(a f)*8").diff(graph("(a f)*2 (a e)*6"))
+    assert (found.removed, found.added) == (
+        ("f5", "f7", "f9", "f11", "f13", "f15"),
+        ("e5", "e7", "e9", "e11", "e13", "e15"),
+    )
 
 
 # Around them ---------------------------------------------------------------------------------------------------------
