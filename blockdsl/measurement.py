@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 
 from .errors import UserError
 
 _LETTERS = ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k"))
-_PREFIXES = {
-    "s": ((0, ""), (-3, "m"), (-6, "µ")),
-    "B": ((12, "T"), (9, "G"), (6, "M"), (3, "k"), (0, "")),
-    "FLOP/s": ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k"), (0, "")),
-}
-"""Units of the SI → the powers that numbers in them are written with, the largest first."""
+_PREFIXES = {"s": ((0, ""), (-3, "m"), (-6, "µ")), "B": (*_LETTERS, (0, "")), "FLOP/s": (*_LETTERS, (0, ""))}
+"""Units that have prefixes → the powers of ten that numbers in them are written with, the largest first."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Measurement:
         digits: significant figures that numbers are written with.
 
     Raises:
-        UserError: a value is not a finite number.
+        UserError: a value is not a finite number, or there are no nodes to the values.
     """
 
     name: str
@@ -38,10 +35,12 @@ class Measurement:
     values: Mapping[str, float]
     note: str = ""
     digits: int = 3
-    _power: int = field(init=False, repr=False, compare=False, default=0)
-    _prefix: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
+        if not isinstance(self.values, Mapping):
+            raise UserError(
+                f"{self.name}: values are a number for each node, {{'a0': 1.5}}, not {type(self.values).__name__}"
+            )
         values = {}
         for node, value in self.values.items():
             try:
@@ -51,20 +50,22 @@ class Measurement:
             if not isfinite(values[node]):
                 raise UserError(f"{self.name} of {node} is {values[node]}: a measurement is of finite numbers")
         object.__setattr__(self, "values", values)
-        powers = _PREFIXES.get(self.unit, ((0, ""),))
-        most = max(map(abs, values.values()), default=0.0)
-        power, prefix = next(((p, letter) for p, letter in powers if most >= 0.9995 * 10**p), powers[-1])
-        object.__setattr__(self, "_power", power if most else 0)
-        object.__setattr__(self, "_prefix", prefix if most else "")
+
+    @cached_property
+    def _prefix(self) -> tuple[int, str]:
+        """The power of ten that all values are written with, that of the largest, and its letter."""
+        most = max(map(abs, self.values.values()), default=0.0)
+        powers = _PREFIXES.get(self.unit, ()) if most else ()
+        return next((each for each in powers if most >= 0.9995 * 10 ** each[0]), powers[-1] if powers else (0, ""))
 
     @property
     def written_unit(self) -> str:
         """The unit with its prefix: "ms"."""
-        return self._prefix + self.unit
+        return self._prefix[1] + self.unit
 
     def figures(self, value: float) -> str:
         """A value without its unit: "1.24"."""
-        return short(value / 10**self._power, self.digits)
+        return short(value / 10 ** self._prefix[0], self.digits)
 
     def said(self, value: float) -> str:
         """A value with its unit: "1.24 ms"."""

@@ -42,22 +42,20 @@ COSTS = {"params": "parameters", "flops": "flops"}
 
 def colors(
     graphs: Mapping[str, Graph],
-    by: str | Mapping[str, Told] = "kind",
+    by: str = "kind",
     overlay: Measurement | None = None,
     seq_len: int = 1024,
 ) -> dict[str, Colors]:
     """The colours of the graphs of a picture, each by its name; one alone may be called "".
 
     Args:
-        by: one of COLORS, or what became of the nodes of each graph.
+        by: one of COLORS.
         overlay: a measurement in its place.
         seq_len: of the FLOPs.
 
     Raises:
         UserError: it is none of them, both are given, or the overlay is of other graphs.
     """
-    if isinstance(by, Mapping):
-        return {name: became(told) for name, told in by.items()}
     check_choice("color", by, COLORS)
     if overlay is not None:
         if by != "kind":

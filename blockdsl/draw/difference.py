@@ -95,7 +95,7 @@ class _Pair:
     def _as_they_are(self, said: tuple[Told, Told], detail: str, seq_len: int, columns: int | None) -> Scene:
         graphs = dict(zip(SIDES, (self.diff.before, self.diff.after), strict=True))
         both = dict(zip(SIDES, said, strict=True))
-        return pictures(graphs, detail=detail, color=both, seq_len=seq_len, columns=columns, joined=False, legend=False)
+        return pictures(graphs, detail=detail, told=both, seq_len=seq_len, columns=columns, joined=False, legend=False)
 
     # Places ----------------------------------------------------------------------------------------------------------
 

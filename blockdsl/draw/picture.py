@@ -11,7 +11,7 @@ from ..registry.options import whole
 from .alt import alt_text
 from .captions import Captions
 from .choices import DETAILS, check_choice
-from .colors import Colors, colors
+from .colors import Colors, became, colors
 from .column import GAP, Column
 from .columns import APART as GUTTER
 from .columns import FOOT, stream
@@ -68,7 +68,8 @@ def pictures(
     *,
     unfold: bool | None = None,
     detail: str = "block",
-    color: str | Mapping[str, Told] = "kind",
+    color: str = "kind",
+    told: Mapping[str, Told] | None = None,
     overlay: Measurement | None = None,
     seq_len: int = 1024,
     columns: int | None = None,
@@ -80,15 +81,17 @@ def pictures(
     A node is called `name.node` in it.
 
     Args:
-        color: for all of them; or what became of the nodes of each, and every block is drawn.
+        told: what became of the nodes of each, in place of `color`; every block is drawn.
         joined: what one gives is the context of the next.
         legend: whether there is one, and text above each.
     """
     whole = Scene("")
     meanings: dict[tuple[str, str], None] = {}
     headings: list[Text] = []
-    unfold = (overlay is not None if unfold is None else unfold) or not isinstance(color, str)
-    looks = colors(graphs, color, overlay, seq_len)
+    unfold = (overlay is not None if unfold is None else unfold) or told is not None
+    looks = (
+        colors(graphs, color, overlay, seq_len) if told is None else {name: became(own) for name, own in told.items()}
+    )
     before: Box | None = None
     x = 0.0
     drawings: dict[str, Picture] = {}

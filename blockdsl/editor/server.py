@@ -68,10 +68,12 @@ class EditedFile:
             text = self.text
         return known | {"text": text, "file": str(self.path), "seen": self._on_disk()}
 
-    def save(self, text: str, seen: str | None) -> dict[str, Any]:
+    def save(self, text: Any, seen: str | None) -> dict[str, Any]:
         """Write the file, unless it is no longer what the page has seen; None: whatever it is."""
         if self.path is None:
             return {"ok": False, "problem": "the pattern was not opened from a file"}
+        if not isinstance(text, str):
+            return {"ok": False, "problem": "text is what to save"}
         if seen is not None and self._on_disk() != seen:
             return {"ok": False, "changed": True, "problem": f"{self.path} has changed since it was opened here"}
         try:
@@ -133,7 +135,7 @@ class Server(ThreadingHTTPServer):
             if request.get("do") == "open":
                 return {"ok": True, **self.document.opened()}
             if request.get("do") == "save":
-                return self.document.save(str(request.get("text", "")), request.get("seen"))
+                return self.document.save(request.get("text"), request.get("seen", ""))
             return respond(request)
 
 
@@ -178,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             request = json.loads(body or b"")
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or lists in lists without end
             request = None
         if not isinstance(request, dict):
             self._refuse(HTTPStatus.BAD_REQUEST, "the request is no JSON, or too long")

@@ -115,6 +115,8 @@ def test_every_format_and_detail_takes_one(tmp_path: Path) -> None:
         ([0.0012, 0.0000031], "s", ["1.2 ms", "0.0031 ms"]),
         ([2.5, 0.004], "s", ["2.5 s", "0.004 s"]),
         ([0.0], "s", ["0 s"]),
+        ([0.0009998, 0.0000031], "s", ["1 ms", "0.0031 ms"]),
+        ([1.2e12, 3e11], "FLOP/s", ["1.2 TFLOP/s", "0.3 TFLOP/s"]),
         ([12_345_678, 20_000], "B", ["12.3 MB", "0.02 MB"]),
         ([999], "B", ["999 B"]),
         ([-0.25, 3], "bits/byte", ["-0.25 bits/byte", "3 bits/byte"]),
@@ -131,6 +133,8 @@ def test_a_measurement_is_of_finite_numbers_and_of_this_graph() -> None:
         Measurement("time", "s", {"a0": float("nan")})
     with pytest.raises(UserError, match="time of a0 must be a number, not 'x'"):
         Measurement("time", "s", {"a0": "x"})  # type: ignore[dict-item]
+    with pytest.raises(UserError, match=r"time: values are a number for each node, .*, not list"):
+        Measurement("time", "s", [0.1, 0.2])  # type: ignore[arg-type]
     assert Measurement("time", "s", {"a0": np.float32(0.5)}).values == {"a0": 0.5}
     other = Measurement("time", "s", {"a22": 1.0})
     for draw in (graph().to_svg, graph().to_text, graph().to_html):

@@ -112,7 +112,7 @@ def test_other_requests_are_refused_in_words(server: Server) -> None:
     assert send(server, "GET", f"/{server.token}/nothing.js")[0] == 404
     assert ask(server, {"do": "open"}, Content_Type="text/plain")[0] == 404
     own = {"Origin": server.origin, "Content_Type": "application/json"}
-    for body in (b"{", b"[]", b"\xff", b"1"):
+    for body in (b"{", b"[]", b"\xff", b"1", b"[" * 200_000):
         assert send(server, "POST", f"/{server.token}/respond", body, **own)[0] == 400
     long = send(server, "POST", f"/{server.token}/respond", None, Content_Length=str(MOST + 1), **own)
     assert long[0] == 400
@@ -128,6 +128,9 @@ def test_opening_and_saving(server: Server) -> None:
     status, opened = ask(server, {"do": "open"})
     assert status == 200
     seen = opened.pop("seen")
+    for unsaid in ({}, {"text": None, "seen": seen}, {"text": ["a"], "seen": None}, {"text": "a"}):
+        assert not ask(server, {"do": "save"} | unsaid)[1]["ok"]
+    assert path.read_text() == "(a f)*6\n"
     assert opened == {"ok": True, "text": "(a f)*6\n", "name": "model.pattern", "file": str(path), "settings": {}}
     answer = ask(server, {"do": "save", "text": "a f  # × 🙂\r\n", "seen": seen})[1]
     assert answer["ok"]

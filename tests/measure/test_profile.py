@@ -3,6 +3,7 @@ pass."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,6 +52,11 @@ class _Sleep(torch.autograd.Function):
         return grad, None
 
 
+def slow(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
+    """A hook that takes as long as a Sleeper."""
+    return _Sleep.apply(out, 1)
+
+
 class Sleeper(nn.Module):
     """A layer that takes a known time and keeps known bytes."""
 
@@ -75,7 +81,6 @@ def sleeping(pattern: str, **times: int) -> Any:
 def test_a_block_takes_as_long_as_it_sleeps_and_keeps_what_it_saves(pattern: str) -> None:
     stack = sleeping(pattern, f1=1, f3=2)
     checkpointed = "checkpoint" in pattern
-    plain = profile(sleeping(pattern), **QUICK)
     found = profile(stack, **QUICK)
     for node, times in (("f1", 1), ("f3", 2)):
         forward, backward = found["forward"].values[node], found["backward"].values[node]
@@ -90,7 +95,7 @@ def test_a_block_takes_as_long_as_it_sleeps_and_keeps_what_it_saves(pattern: str
     assert whole["forward"] == pytest.approx(3 * FORWARD)
     assert whole["explained"] == pytest.approx(1)
     if checkpointed:
-        assert found["saved"].values["f1"] == plain["saved"].values["f1"]  # the stream alone, which is kept either way
+        assert found["saved"].values["f1"] == 2 * 4 * 8 * 4, "the stream alone, float32"
     else:
         assert KEPT <= found["saved"].values["f1"] < KEPT + 2_000
 
@@ -136,10 +141,6 @@ def test_tied_blocks_count_for_each_call_in_the_order_of_the_plan() -> None:
 def test_the_embedding_and_the_head_have_their_own_time() -> None:
     model = lower(blockdsl.compile("a f", **SIZES, causal=True, num_tokens=20, max_seq_len=8))
     table, head = model.token_emb, model.to_logits
-
-    def slow(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
-        return _Sleep.apply(out, 1)
-
     table.register_forward_hook(slow)
     found = profile(model, **QUICK)
     assert found["forward"].values["input"] == pytest.approx(FORWARD)
@@ -154,12 +155,67 @@ def test_the_embedding_and_the_head_have_their_own_time() -> None:
 def test_two_streams() -> None:
     model = lower(blockdsl.compile("a f => a c", dim=8, num_tokens=20, max_seq_len=12))
     model.encoder.attn_layers.blocks["f1"].layer = Sleeper()
+    model.encoder.attn_layers.norm.register_forward_hook(slow)
+    model.decoder.net.token_emb.register_forward_hook(slow)
     found = profile(model, **QUICK, context_len=6)
-    assert found["forward"].values["encoder.f1"] == pytest.approx(FORWARD)
-    assert found["backward"].values["encoder.f1"] == pytest.approx(BACKWARD)
+    for node in ("encoder.f1", "encoder.output", "decoder.input"):
+        assert found["forward"].values[node] == pytest.approx(FORWARD)
+        assert found["backward"].values[node] == pytest.approx(BACKWARD)
     names = [f"encoder.{node}" for node in ("input", "a0", "f1", "output")]
     assert [*found["forward"].values] == [*names, *(f"decoder.{node}" for node in ("input", "a0", "c1", "output"))]
     assert found.facts["context_len"] == 6
+
+
+@pytest.mark.usefixtures("_clock")
+def test_the_median_counts_and_what_is_before_does_not() -> None:
+    stack = sleeping("a f", f1=1)
+    layer, lasts = stack.blocks["f1"].layer, iter([1000, 1, 1, 50, 50, 1, 1, 1])
+    layer.register_forward_pre_hook(lambda layer, args: setattr(layer, "times", next(lasts)))
+    found = profile(stack, **{**QUICK, "warmup": 1, "repeats": 3})
+    assert [*lasts] == [], "a pass before, three of two kinds by turns, and one for what is saved"
+    assert found.facts["whole"]["forward"] == pytest.approx(FORWARD)
+    assert found["forward"].values["f1"] == pytest.approx(FORWARD)
+    assert found["backward"].values["f1"] == pytest.approx(BACKWARD)
+
+
+@pytest.mark.parametrize(("precision", "weights", "computes"), [
+    ("fp32", torch.float32, "fp32"),
+    ("bf16", torch.float32, "bf16"),
+    ("fp32", torch.bfloat16, "bf16"),
+    ("fp32", torch.float64, "float64"),
+])  # fmt: skip
+def test_it_is_said_in_which_type_blocks_compute(precision: str, weights: torch.dtype, computes: str) -> None:
+    stack = lower(blockdsl.compile("a f", **SIZES)).to(weights)
+    linear = next(each for each in stack.blocks["f1"].modules() if isinstance(each, nn.Linear))
+    seen: list[tuple[torch.dtype, bool]] = []
+    linear.register_forward_hook(lambda layer, args, out: seen.append((out.dtype, layer.weight.grad is None)))
+    found = profile(stack, torch.randn(2, 4, 8, dtype=weights), repeats=2, warmup=1, precision=precision)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(computes, weights)
+    assert {*seen} == {(dtype, True)}, "each pass starts without gradients"
+    assert found.facts["precision"] == computes
+    assert f"{computes} on cpu" in found["time"].note
+
+
+def test_rates_are_held_against_the_peak_of_a_known_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"fp32": (2e9, "Abacus, as published"), "bf16": (4e9, "Abacus, as published")}
+    module = import_module("xt_blocks.measure.profile")  # the function has the same name
+    monkeypatch.setattr(module, "published_peak", lambda device, precision: known[precision])
+    for precision, (peak, _) in known.items():
+        found = profile(blockdsl.compile("a f", **SIZES), **QUICK, precision=precision)
+        for node, rate in found["rate"].values.items():
+            assert found["of_peak"].values[node] == pytest.approx(100 * rate / peak)
+        assert found["of_peak"].note == f"of {peak / 1e12} TFLOP/s, Abacus, as published"
+
+
+@pytest.mark.usefixtures("_clock")
+def test_what_is_between_blocks_is_of_none() -> None:
+    """A hook that was there before runs before the block begins."""
+    stack = sleeping("a f a")
+    stack.blocks["f1"].register_forward_pre_hook(lambda block, args: (_Sleep.apply(args[0], 1), *args[1:]))
+    found = profile(stack, **QUICK)
+    assert found.facts["whole"]["between"] == pytest.approx(FORWARD + BACKWARD)
+    assert found.facts["whole"]["explained"] < 0.01
+    assert all(seconds < FORWARD / 2 for seconds in found["time"].values.values())
 
 
 def test_reads_take_time_too() -> None:

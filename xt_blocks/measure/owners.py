@@ -6,6 +6,7 @@ one after it: when the gradient comes through the latter, the block begins.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,7 +56,7 @@ class Owners:
         self.stacks, self.begin, self.enters = stacks, begin, enters
         self.queues: dict[nn.Module, list[str]] = {}
         self.forward = True
-        self.unfinished: dict[str, int] = {}  # of each stack, blocks whose backward pass has not ended
+        self.unfinished = Counter[str]()  # of each stack, blocks whose backward pass has not ended
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -64,7 +65,7 @@ class Owners:
         for i, one in enumerate(self.stacks):
             following = self.stacks[i + 1].start if i + 1 < len(self.stacks) else one.end
             handles.append(one.stack.register_forward_pre_hook(self._starts(one)))
-            handles.append(one.stack.register_forward_hook(self._ends(following)))
+            handles.append(one.stack.register_forward_hook(self._ends(one, following)))
             for module in one.calls():
                 handles.append(module.register_forward_pre_hook(self._before(one)))
                 handles.append(module.register_forward_hook(self._after(one)))
@@ -84,14 +85,18 @@ class Owners:
         def hook(stack: nn.Module, args: Any) -> None:
             if self.forward:
                 self.queues |= {module: [*nodes] for module, nodes in one.calls().items()}
-                self.unfinished[one.prefix] = 0
 
         return hook
 
-    def _ends(self, following: str) -> Any:
-        def hook(stack: nn.Module, args: Any, out: Any) -> None:
-            if self.forward:
-                self.begin(following)
+    def _ends(self, one: OneStack, following: str) -> Any:
+        def hook(stack: nn.Module, args: Any, out: Any) -> Any:
+            if not self.forward:
+                return None
+            self.begin(following)
+            if not isinstance(out, Tensor) or not out.requires_grad:
+                return None
+            (out,) = _mark(lambda: self.begin(one.end), out)  # an encoder's, when all that read it have gone back
+            return out
 
         return hook
 

@@ -33,7 +33,7 @@ from .stacks import OneStack, stacks_of
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def profile(
@@ -87,8 +87,9 @@ def profile(
     elif device is not None:
         raise UserError("device= is of a graph's model; this one stays where it is")
     given = Call(model, args, kwargs) if args or kwargs else example_call(model, batch, seq_len, context_len, seed)
-    place = next(model.parameters()).device
-    found = _Passes(given, stacks_of(model), place, precision, backward, seed)
+    weight = next(model.parameters())
+    place, dtype = weight.device, weight.dtype if precision == "fp32" else PRECISIONS[precision]
+    found = _Passes(given, stacks_of(model), place, dtype, dtype != weight.dtype, backward)
     with _trained(model, backward), seeded(seed, place):
         for _ in range(warmup):
             found.whole_pass()
@@ -101,17 +102,23 @@ class _Passes:
     """Passes of one call, with what they took by node."""
 
     def __init__(
-        self, call: Call, stacks: list[OneStack], device: torch.device, precision: str, backward: bool, seed: int
+        self,
+        call: Call,
+        stacks: list[OneStack],
+        device: torch.device,
+        dtype: torch.dtype,
+        autocast: bool,
+        backward: bool,
     ) -> None:
-        self.call, self.stacks, self.device, self.backward, self.seed = call, stacks, device, backward, seed
-        self.precision = precision
+        self.call, self.stacks, self.device, self.backward = call, stacks, device, backward
+        self.dtype, self.autocast = dtype, autocast
         self.forwards: list[dict[str, float]] = []
         self.backwards: list[dict[str, float]] = []
         self.whole: list[tuple[float, float]] = []
 
     def _loss(self) -> torch.Tensor:
         grad = nullcontext() if self.backward else torch.no_grad()
-        with grad, torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with grad, torch.autocast(self.device.type, self.dtype, enabled=self.autocast):
             return self.call.loss()
 
     def _back(self, loss: torch.Tensor) -> None:
@@ -191,7 +198,9 @@ def _measurements(found: _Passes, saved: dict[str, int], peaks: dict[str, int], 
     both = {node: forward.get(node, 0.0) + backward.get(node, 0.0) for node in dict.fromkeys((*forward, *backward))}
     call, device, nodes = found.call, _name(found.device), [owner for owner in forward if owner != BETWEEN]
     size = f"{call.batch:,} × {call.seq_len:,} tokens · " if counted else ""
-    once = f"{size}{found.precision} on {device}"
+    names = {dtype: name for name, dtype in PRECISIONS.items()}
+    precision = names.get(found.dtype, str(found.dtype).removeprefix("torch."))
+    once = f"{size}{precision} on {device}"
     note = f"median of {len(found.whole)} passes · {once}"
 
     def of(name: str, unit: str, values: Mapping[str, float], how: str = note) -> Measurement:
@@ -204,16 +213,16 @@ def _measurements(found: _Passes, saved: dict[str, int], peaks: dict[str, int], 
         by_name["saved"] = of("saved for backward", "B", {node: saved.get(node, 0) for node in nodes}, once)
     if peaks:
         by_name["peak"] = of("peak of memory in use", "B", peaks, once)
-    facts: dict[str, Any] = {"device": device, "precision": found.precision, "repeats": len(found.whole)}
+    facts: dict[str, Any] = {"device": device, "precision": precision, "repeats": len(found.whole)}
     if counted:
         facts |= {"batch": call.batch, "seq_len": call.seq_len, "context_len": call.context_len}
-        by_name |= _rates(found, {node: both[node] for node in nodes}, size.removesuffix(" · "))
+        by_name |= _rates(found, {node: both[node] for node in nodes}, size.removesuffix(" · "), precision)
     facts["whole"] = whole = _whole(found, forward, backward)
     graphs = {one.prefix.removesuffix("."): one.graph for one in found.stacks}
     return Measurements(graphs, by_name, facts, (note, *_summary(whole)))
 
 
-def _rates(found: _Passes, times: Mapping[str, float], size: str) -> dict[str, Measurement]:
+def _rates(found: _Passes, times: Mapping[str, float], size: str, precision: str) -> dict[str, Measurement]:
     """FLOPs of the forward pass by node, and what all passes reached of them in a second; and of the device's best."""
     call, flops = found.call, {}
     for one in found.stacks:
@@ -226,7 +235,7 @@ def _rates(found: _Passes, times: Mapping[str, float], size: str) -> dict[str, M
         "flops": Measurement("forward FLOPs", "", {node: flops[node] for node in times}, size),
         "rate": Measurement("FLOPs a second", "FLOP/s", rates, size),
     }
-    if (best := published_peak(str(found.device), found.precision)) is not None:
+    if precision in PRECISIONS and (best := published_peak(str(found.device), precision)) is not None:
         peak, source = best
         shares = {node: 100 * rate / peak for node, rate in rates.items()}
         out["of_peak"] = Measurement("share of peak", "%", shares, f"of {peak / 1e12:,.4g} TFLOP/s, {source}")
