@@ -189,7 +189,7 @@ class _Model:
         of_steps = count * (2 * item * piece.used + KEPT * piece.around) + muon * piece.matrices
         yield from among(mesh.shards, link, "gather", of_steps)
         yield from among(mesh.shards, link, "scatter", count * KEPT * piece.parameters)
-        yield from among(mesh.dp, "dp", "all-reduce", KEPT * kept * (1 if mesh.pp > mesh.shards == 1 else count))
+        yield from among(mesh.dp, "dp", "all-reduce", KEPT * kept)
         # FSDP casts what a block is given, and what it gives back; autocast what it multiplies
         back, given = (item, KEPT) if mesh.data * mesh.cp > 1 else (KEPT, item)
         of_steps = rows * (item * summed + back * piece.split) + KEPT * piece.alike + muon * piece.cut_matrices

@@ -8,8 +8,7 @@ that of an all-reduce's, all of a message's.
                             in, those around the blocks once, in float32, and gradients once, in float32; for each
                             micro-batch (PyTorch FSDP, arXiv:2304.11277).
                             With ranks along cp parameters are shared by these too, and the link is called fsdp×cp
-    dp all-reduce           gradients of a rank's share of the parameters, for each micro-batch; beside pp without
-                            fsdp and cp once a step
+    dp all-reduce           gradients of a rank's share of the parameters, once a step
     tp all-reduce           of each block that splits, its update of the stream forward and the gradient of what it
                             read backward (Megatron-LM, arXiv:1909.08053); the update again where a stage is computed
                             again, but for its last block; gradients of parameters that ranks hold alike

@@ -138,6 +138,7 @@ def of_one_process(name: str, masked: bool = False, accumulate: int = 1) -> dict
         pytest.param("cp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
         pytest.param("pp=2,cp=2", "1f1b", marks=pytest.mark.distributed),
         pytest.param("pp=2,fsdp=2", "gpipe", marks=pytest.mark.distributed),
+        pytest.param("pp=2,dp=2,fsdp=2", "interleaved", marks=pytest.mark.distributed),
         pytest.param("pp=2,tp=2", "1f1b", marks=pytest.mark.distributed),
         pytest.param("pp=2", "interleaved", marks=pytest.mark.distributed),
         pytest.param("pp=2", "zero-bubble", marks=pytest.mark.distributed),

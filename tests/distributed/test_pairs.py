@@ -125,7 +125,7 @@ def of_one_process(name: str, accumulate: int) -> dict[str, Any]:
     [
         ("fsdp=2", 1),
         pytest.param("fsdp=2", 2, marks=pytest.mark.distributed),
-        pytest.param("dp=2", 1, marks=pytest.mark.distributed),
+        pytest.param("dp=2", 2, marks=pytest.mark.distributed),
         pytest.param("dp=2,fsdp=2", 1, marks=pytest.mark.distributed),
     ],
 )

@@ -116,7 +116,7 @@ def counted(
     [
         ("fsdp=2", 1, "1f1b", "fp32"),
         ("fsdp=2", 2, "1f1b", "bf16"),
-        ("dp=2", 1, "1f1b", "fp32"),
+        ("dp=2", 2, "1f1b", "fp32"),
         ("tp=2", 1, "1f1b", "fp32"),
         ("tp=2", 2, "1f1b", "fp32"),
         ("cp=2", 1, "1f1b", "fp32"),
@@ -130,6 +130,10 @@ def counted(
             for mesh in ("dp=2", "tp=2", "pp=2", *PAIRS)
             for precision in ("fp32", "bf16")
             if mesh in PAIRS or precision == "bf16"
+        ),
+        *(
+            pytest.param(mesh, 2, schedule, "fp32", marks=pytest.mark.distributed)
+            for mesh, schedule in (("dp=2,fsdp=2", "1f1b"), ("pp=2,dp=2,fsdp=2", "gpipe"))
         ),
     ],
 )

@@ -51,7 +51,7 @@ from .pieces import HeldTensor
 from .pipeline import Pipeline, Shared, check_shared, rounds, stages_of
 from .ranks import Ranks
 from .reasons import reason
-from .shard import average_numbers, let_go, local_part, sharded
+from .shard import average_numbers, let_go, local_part, sharded, sum_copies
 from .stage import StageLoss, StageModel, StageStack
 from .tensor import cuts as cuts_of
 from .tensor import sum_gradients, tensor_parallel
@@ -317,10 +317,11 @@ class Job:
             self.pipeline.run(gradients, {name: torch.cat([piece[name] for piece in pieces]) for name in given})
         else:
             (stage,) = self.stages.values()
-            for piece in pieces:
+            for number, piece in enumerate(pieces, 1):
                 with torch.set_grad_enabled(gradients):
                     objective = stage(**piece)
                 if gradients:
+                    sum_copies(stage, number == len(pieces))
                     torch.autograd.backward(objective)
             if not gradients:
                 let_go(stage)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle, get_schedule_class
 
@@ -21,7 +22,7 @@ from blockdsl.plan.stages import PipelineStage as Part
 from blockdsl.plan.stages import has_parameters, shared
 
 from .ranks import Ranks
-from .shard import let_go, local_part
+from .shard import let_go, local_part, sum_copies
 from .stage import CutLayout, StageLoss
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Pipeline:
         scalar = (torch.zeros((), device="meta", dtype=torch.get_default_dtype(), requires_grad=True),)
         stage: nn.Module = self.stages[index]
         return PipelineStage(
-            PlainStage(stage) if self.ranks.mesh.shards > 1 else stage,
+            PlainStage(stage, self.micro) if self.ranks.mesh.shards > 1 else stage,
             index,
             self.count,
             self.ranks.device,
@@ -161,17 +162,29 @@ class PlainStage(nn.Module):
     """A stage that torch's schedules do not know for one of FSDP.
 
     Of one that they know they keep parameters gathered, and gradients whole, until the last micro-batch has gone back.
-    So each micro-batch gathers, sums and lets go, as without a pipeline. Where each rank has all parameters there is
-    nothing to let go, and one sum a step is enough.
+    So each micro-batch gathers, sums and lets go, as without a pipeline; along dp gradients are summed with the last.
+    Where each rank has all parameters there is nothing to let go, and one sum a step is enough.
+
+    Args:
+        micro: micro-batches of a step.
     """
 
-    def __init__(self, stage: nn.Module) -> None:
+    def __init__(self, stage: nn.Module, micro: int) -> None:
         super().__init__()
-        self.stage = stage
+        self.stage, self.micro, self.gone_back = stage, micro, 0
 
     def forward(self, *received: Tensor, **inputs: Tensor) -> Any:
         """See `StageLoss`."""
-        return self.stage(*received, **inputs)
+        out = self.stage(*received, **inputs)
+        made = [tensor for tensor in (out if isinstance(out, tuple) else (out,)) if tensor.requires_grad]
+        if made:
+            register_multi_grad_hook(made, self._goes_back, mode="any")
+        return out
+
+    def _goes_back(self, grad: Tensor) -> None:
+        """At the start of a micro-batch's backward pass."""
+        self.gone_back = (self.gone_back + 1) % self.micro
+        sum_copies(self.stage, self.gone_back == 0)
 
 
 def _as_it_is(output: Tensor, target: Tensor) -> Tensor:

@@ -49,6 +49,13 @@ def average_numbers(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
             grad.copy_(value)
 
 
+def sum_copies(module: nn.Module, whether: bool) -> None:
+    """Whether the backward pass to come adds up gradients along dp, with what passes before it have kept; once a step
+    is enough. Along fsdp and cp each pass does."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_all_reduce(whether)
+
+
 def let_go(module: nn.Module) -> None:
     """Shard again what is still gathered: without a backward pass, FSDP keeps the outermost module's parameters, and an
     optimiser that is made then would train tensors that are thrown away."""
