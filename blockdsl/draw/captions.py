@@ -7,9 +7,10 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..graph.costs import stage_title
-from ..graph.layout import Branching, Chain, Side, blocks_of, node_of, every_node, split_stages, whole_chain
+from ..graph.layout import Branching, Chain, Side, blocks_of, every_node, node_of, split_stages, whole_chain
+from ..registry.content import content
 from ..registry.kinds import kind_of
-from ..registry.options import by_name, content, spell
+from ..registry.options import by_name, spell
 from ..registry.positions import SCHEMES
 from . import reads
 from .operations import gated

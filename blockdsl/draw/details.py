@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ..graph import costs
 from ..graph.costs import Cost
 from ..graph.nodes import without_notes
+from ..registry.content import by_content
 from ..registry.kinds import Kind, kind_of
-from ..registry.options import by_content, spell
+from ..registry.options import spell
 from ..registry.positions import SCHEMES
 from . import ends
 from .captions import Captions

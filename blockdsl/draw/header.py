@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..measurement import short
+from ..registry.content import by_content
 from ..registry.kinds import Kind, kind_of
 from ..registry.norms import norms_of
-from ..registry.options import by_content
 from .captions import Captions
 from .operations import steps
 from .said import unsaid

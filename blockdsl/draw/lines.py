@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..registry.content import by_content
 from ..registry.kinds import Kind, kind_of
-from ..registry.options import by_content, by_name
+from ..registry.options import by_name
 from .captions import Captions
 from .header import block_words, opened_words
 from .said import said, unsaid

@@ -20,7 +20,7 @@ from . import written
 from .given import misread
 from .graph import Graph
 from .nodes import output_attributes
-from .resolve import ResolvedBlock, ResolvedBranches, ResolvedPattern, ResolvedStep, positions_of
+from .resolve import ResolvedBlock, ResolvedBranches, ResolvedPattern, ResolvedStep
 
 
 def build(resolved: ResolvedPattern) -> nx.DiGraph:
@@ -127,7 +127,7 @@ class _Builder:
             self._edge("context", node, "context")
         if reads_condition(block.options):
             self._edge(self._condition(), node, "condition")
-        for scheme, attributes in positions_of(self.settings, self.resolved.dim, block):
+        for scheme, attributes in block.positions:
             self._edge(self._position(scheme, attributes), node, "position")
         for option in kind.options:
             if option.name in block.reads:

@@ -11,10 +11,11 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..registry.content import by_content, content
 from ..registry.injection import injection_shapes
 from ..registry.kinds import Kind, Shape, Sizes, kind_of
 from ..registry.norms import Norm, embedding_norm, final_norm, norms_of, pool_norm, widths
-from ..registry.options import by_content, content, plain_values, whole
+from ..registry.options import plain_values, whole
 from ..registry.pools import cls_tokens, pool_attention, pool_of, vectors_of
 from ..registry.positions import SCHEMES
 from ..registry.reads import JOINS

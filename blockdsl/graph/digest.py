@@ -20,8 +20,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..registry.content import content
 from ..registry.kinds import kind_of
-from ..registry.options import Option, by_name, content, plain
+from ..registry.options import Option, by_name, plain
 from ..registry.positions import SCHEMES
 from ..registry.reads import JOINS
 from ..registry.tokens import logits_defaults

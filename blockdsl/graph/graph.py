@@ -9,7 +9,7 @@ The graph is the program: change it with plain networkx calls and lower it, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -60,12 +60,12 @@ class Graph:
     @property
     def start(self) -> str:
         """The input node."""
-        return self.nodes("input")[0]
+        return next(self._of_type("input"))
 
     @property
     def end(self) -> str:
-        """The output node."""
-        return self.nodes("output")[0]
+        """The output node; it is near the end, where nothing was added since."""
+        return next(self._of_type("output", reversed(self.nx._node)))
 
     @property
     def encoder(self: G) -> G | None:
@@ -99,19 +99,23 @@ class Graph:
 
     def nodes(self, node_type: str) -> list[str]:
         """The nodes of one type, in the order they were added."""
-        return [node for node, attrs in self.nx.nodes(data=True) if attrs.get("type") == node_type]
+        return [node for node, attrs in self.nx._node.items() if attrs.get("type") == node_type]
+
+    def _of_type(self, node_type: str, among: Iterable[str] | None = None) -> Iterator[str]:
+        nodes = self.nx._node  # not through networkx's view, here and below: all that reads a graph asks this often
+        return (node for node in (nodes if among is None else among) if nodes[node].get("type") == node_type)
 
     def node_type(self, node: str) -> str:
         """What a node is: "input", "context", "condition", "position", "block", "sum", "read" or "output"."""
-        return self.nx.nodes[node]["type"]
+        return self.nx._node[node]["type"]
 
     def block(self, node: str) -> BlockNode:
         """The attributes of a block: the dict that the graph holds, typed."""
-        return self.nx.nodes[node]
+        return self.nx._node[node]
 
     def sources(self, node: str, carries: str) -> list[str]:
         """The nodes whose edge to `node` carries this."""
-        edges = self.nx._pred[node]  # not through the views of `pred`: all that reads a graph asks this of every node
+        edges = self.nx._pred[node]
         return [source for source, attrs in edges.items() if carries in carried(attrs)]
 
     def labels(self, node: str) -> tuple[str, ...]:
@@ -131,7 +135,7 @@ class Graph:
 
     def of_all_blocks(self, name: str) -> Any:
         """The value of one of `kinds.OF_ALL_BLOCKS`; `lint` sees to it that all blocks say the same."""
-        options = (self.block(node)["options"] for node in self.nodes("block"))
+        options = (self.block(node)["options"] for node in self._of_type("block"))
         default = next(option.default for option in OF_ALL_BLOCKS if option.name == name)
         return next((plain(own[name]) for own in options), default)
 

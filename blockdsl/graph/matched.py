@@ -9,8 +9,8 @@ from typing import Any
 
 import networkx as nx
 
+from ..registry.content import content
 from ..registry.kinds import kind_of
-from ..registry.options import content
 from .align import GAP, align
 from .graph import Graph
 from .layout import Branching, Chain, chain

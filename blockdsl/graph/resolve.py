@@ -16,6 +16,7 @@ from ..errors import PatternError, Span, UserError
 from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec, tie_in_words
 from ..language.labels import LabelSpec
 from ..language.pattern import Pattern, parse
+from ..registry.content import Values
 from ..registry.kinds import Kind, kinds
 from ..registry.norms import norm_clash, norm_of, reads_condition
 from ..registry.options import Value, by_name
@@ -30,15 +31,15 @@ from ..registry.tokens import clash, model_of
 class ResolvedBlock:
     """A block with nothing left open.
 
-    `given` holds which of the options its own text sets; `positions` what that says of the positions it reads, by the
-    names of the stack's settings. `scale` multiplies the branch before the residual add. `reads` has the index of the
-    label that each option names which takes one.
+    `given` holds which of the options its own text sets; `positions` the schemes that it reads, and what the node of
+    each says. `scale` multiplies the branch before the residual add. `reads` has the index of the label that each
+    option names which takes one.
     """
 
     kind: str
-    options: dict[str, Value]
+    options: Values
     given: dict[str, Value]
-    positions: dict[str, Value]
+    positions: tuple[tuple[Scheme, dict[str, Value]], ...]
     shift: int
     scale: float
     tie: str | None
@@ -75,20 +76,6 @@ class ResolvedPattern:
         dim = self.settings["dim"]
         assert isinstance(dim, int)
         return dim
-
-
-def own_positions(block: ResolvedBlock) -> dict[str, Value]:
-    """What a block says of positions, by the names of settings; rotary ones may be an option of its kind."""
-    return block.positions | ({ROTARY: block.options["rotary"]} if "rotary" in block.options else {})
-
-
-def positions_of(
-    settings: Mapping[str, Value], dim: int, block: ResolvedBlock
-) -> list[tuple[Scheme, dict[str, Value]]]:
-    """The position schemes that a block reads, and what the node of each says."""
-    sizes = SimpleNamespace(dim=dim, **block.options)
-    read_here = readers(kinds()[block.kind], settings, own_positions(block))
-    return [(scheme, scheme.of(here, sizes)) for scheme, here in read_here]
 
 
 def resolve(pattern: Pattern | str, **keywords: Any) -> ResolvedPattern:
@@ -149,7 +136,8 @@ def _stream(pattern: Pattern, keywords: dict[str, Any], decoder: int | None = No
     steps = tuple(resolver.step(spec) for spec in pattern.expansion.specs)
     resolver.check_stack()
     wiring = {"residual_attn", *(option.name for kind in kinds().values() for option in kind.reading_options())}
-    wired = any(options.get(name) for options in resolver.seen.values() for name in wiring)
+    options_used = [block.options for block in resolver.seen.values()]
+    wired = any(options.get(name) for options in options_used for name in wiring)
     return ResolvedPattern(pattern, settings, given, steps, wired)
 
 
@@ -162,7 +150,7 @@ class _Resolver:
     ) -> None:
         self.pattern, self.given, self.settings, self.keywords = pattern, given, settings, keywords
         self.defaults: dict[str, dict[str, Value]] = {}
-        self.seen: dict[tuple[str, str, bool], dict[str, Value]] = {}  # options already checked, by kind and text
+        self.seen: dict[tuple[str, str, int | None, bool], ResolvedBlock] = {}  # first of each text that is judged
         self.tied: dict[str, ResolvedBlock] = {}
         self.tables: dict[Value, int] = {}  # of value embeddings → their features
         self.kinds = kinds()
@@ -183,6 +171,20 @@ class _Resolver:
             )
         if isinstance(spec, LabelSpec | ReadSpec):
             return spec
+        return self._block(spec, after_first)
+
+    def _block(self, spec: BlockSpec, after_first: bool) -> ResolvedBlock:
+        same = spec.kind, repr(spec.given), spec.shift, after_first
+        if same not in self.seen:
+            self.seen[same] = self._judged(spec, after_first)
+        first = self.seen[same]
+        own = {"options": first.options.copy(), "given": first.given.copy(), "reads": spec.reads}
+        block = replace(first, **own, scale=spec.scale, tie=spec.tie, stage=spec.stage, span=spec.span)
+        self._check_tie(block)
+        return block
+
+    def _judged(self, spec: BlockSpec, after_first: bool) -> ResolvedBlock:
+        """A block by all that its own text says of it; what is wrong with that is wrong wherever it stands."""
         if spec.kind not in self.kinds:  # parsed before it was unregistered
             raise self._error(spec.span, f"unknown block '{spec.kind}'", f"kinds: {', '.join(sorted(self.kinds))}")
         kind = self.kinds[spec.kind]
@@ -202,12 +204,10 @@ class _Resolver:
         self._check_direction(kind, spec, bool(options.get("bidirectional")))
         if "value_embed" in kind.inputs and options["value_embed"] is not None:
             self._check_value_embed(kind, spec, options)
-        block = ResolvedBlock(
-            spec.kind, options, given, positions, shift, spec.scale, spec.tie, spec.stage, spec.span, spec.reads
+        read = self._positions(kind, spec, options, positions)
+        return ResolvedBlock(
+            spec.kind, options, given, read, shift, spec.scale, spec.tie, spec.stage, spec.span, spec.reads
         )
-        self._check_tie(block)
-        self._check_positions(block)
-        return block
 
     def _check_direction(self, kind: Kind, spec: BlockSpec, bidirectional: bool) -> None:
         if bidirectional and self.settings["causal"]:
@@ -227,21 +227,27 @@ class _Resolver:
             problem = f"value_embed={number} has {features} features here, and {other} before"
             raise self._error(spec.span, problem, "blocks that share a table have as many features of values")
 
-    def _check_positions(self, block: ResolvedBlock) -> None:
-        own = own_positions(block)
-        off = {scheme.name for scheme in SCHEMES.values() if block.positions.get(scheme.switch[0]) is False}
+    def _positions(
+        self, kind: Kind, spec: BlockSpec, options: Values, said: Mapping[str, Value]
+    ) -> tuple[tuple[Scheme, dict[str, Value]], ...]:
+        """The schemes that a block reads which says this of them; rotary ones may be an option of its kind."""
+        own = {**said, **({ROTARY: options["rotary"]} if "rotary" in options else {})}
+        off = {scheme.name for scheme in SCHEMES.values() if said.get(scheme.switch[0]) is False}
         known = set() if off or own.get(ROTARY) is False else self._meaningful(own)
-        for name in block.positions:
+        for name in said:
             if name in POSITION_NEEDS and name not in known:
                 needed = POSITION_NEEDS[name][0]
-                raise self._error(block.span, f"{name} is set, but it needs {'rotary' if needed == ROTARY else needed}")
+                raise self._error(spec.span, f"{name} is set, but it needs {'rotary' if needed == ROTARY else needed}")
         self.schemes_refused |= off
         self.settings_read |= known
-        for scheme, attributes in positions_of(self.settings, self.dim, block):
+        sizes = SimpleNamespace(dim=self.dim, **options)
+        read = tuple((scheme, scheme.of(here, sizes)) for scheme, here in readers(kind, self.settings, own))
+        for scheme, attributes in read:
             self.schemes_used.add(scheme.name)
-            misfit = scheme.misfit(SimpleNamespace(**attributes), SimpleNamespace(**block.options))
+            misfit = scheme.misfit(SimpleNamespace(**attributes), SimpleNamespace(**options))
             if misfit:
-                raise self._error(block.span, misfit.problem, misfit.hint)
+                raise self._error(spec.span, misfit.problem, misfit.hint)
+        return read
 
     def _meaningful(self, own: Mapping[str, Value]) -> set[str]:
         """Settings of positions that mean something to a block that says this of them."""
@@ -259,25 +265,21 @@ class _Resolver:
     def _pieces(self, shift: int) -> int:
         return shift + 1 if self.settings["causal"] else 2 * shift + 1
 
-    def _options(self, kind: Kind, spec: BlockSpec, given: Mapping[str, Value], after_first: bool) -> dict[str, Value]:
-        key = (kind.name, repr(given), after_first)
-        if key not in self.seen:
-            options = dict(self._defaults(kind))
-            options |= given
-            if not after_first:
-                if given.get("shared_norm"):
-                    nothing = "shared_norm is set, but no branch before this one reads the same stream"
-                    raise self._error(spec.span, nothing, "it is for a later branch: (a & f(shared_norm))")
-                options["shared_norm"] = False
-            problem = self._against_deepnorm(options) or kind.clash(self.dim, options)
-            if problem:
-                raise self._clash(spec, problem)
-            if kind.has_scores() and options["dim_head"] is None:
-                heads = options["heads"]
-                assert isinstance(heads, int)
-                options["dim_head"] = self.dim // heads
-            self.seen[key] = options
-        return dict(self.seen[key])
+    def _options(self, kind: Kind, spec: BlockSpec, given: Mapping[str, Value], after_first: bool) -> Values:
+        options = Values(self._defaults(kind) | given)
+        if not after_first:
+            if given.get("shared_norm"):
+                nothing = "shared_norm is set, but no branch before this one reads the same stream"
+                raise self._error(spec.span, nothing, "it is for a later branch: (a & f(shared_norm))")
+            options["shared_norm"] = False
+        problem = self._against_deepnorm(options) or kind.clash(self.dim, options)
+        if problem:
+            raise self._clash(spec, problem)
+        if kind.has_scores() and options["dim_head"] is None:
+            heads = options["heads"]
+            assert isinstance(heads, int)
+            options["dim_head"] = self.dim // heads
+        return options
 
     def _defaults(self, kind: Kind) -> dict[str, Value]:
         if kind.name not in self.defaults:
@@ -330,13 +332,15 @@ class _Resolver:
         used = [self.kinds[name] for name in self.kinds_used]
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
-        conditioned = norm_of(self.given).adaptive or any(map(reads_condition, self.seen.values()))
+        conditioned = norm_of(self.given).adaptive or any(
+            reads_condition(block.options) for block in self.seen.values()
+        )
         for name in ("dim_condition", "adaptive_condition_mlp"):
             if self.settings[name] and not conditioned:
                 raise self._setting_error(name, "no norm or layer scale reads a condition: set use_adaptive_layernorm")
         if "adaptive_condition_mlp_expansion" in self.given and not self.settings["adaptive_condition_mlp"]:
             raise self._setting_error("adaptive_condition_mlp_expansion", "it needs adaptive_condition_mlp")
-        if self.given.get("shared_norm") and not any(after_first for _, _, after_first in self.seen):
+        if self.given.get("shared_norm") and not any(after_first for *_, after_first in self.seen):
             raise self._setting_error("shared_norm", "the pattern has no parallel branches, as (a & f) has")
         for scheme in SCHEMES.values():
             if scheme.on(self.settings) and scheme.name not in self.schemes_used | self.schemes_refused:

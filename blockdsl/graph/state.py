@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..registry.content import by_content
 from ..registry.kinds import kind_of
-from ..registry.options import by_content
 from ..registry.positions import SCHEMES
 from ..registry.rotary import BY_LENGTH
 from ..registry.state import State, item_bytes

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import marshal
+from collections.abc import Mapping
 from typing import Any
 
 import networkx as nx
 
-from ..registry.options import plain
-from .nodes import carried, without_notes
+from ..registry.content import by_content
+from ..registry.options import PLAIN, plain, plain_values
+from .nodes import carried, is_note
 
 NOTE = "_written"
 EDITED = "edited from "
@@ -36,39 +38,42 @@ def read_back(graph: nx.DiGraph) -> None:
 
 def is_edited(graph: nx.DiGraph) -> bool:
     """Whether it changed since its text was put down; of a graph that was made by hand nobody knows."""
-    if NOTE not in graph.graph or graph.graph[NOTE] == fingerprint(graph):
-        return False
-    return graph.graph[NOTE] != _hashed(_plainly(_said(graph)))  # numbers of another library may say the same
+    return NOTE in graph.graph and graph.graph[NOTE] != fingerprint(graph)
 
 
 def fingerprint(graph: nx.DiGraph) -> str:
-    """The same for a graph and its copies, by their nodes' names too."""
-    return _hashed(_said(graph))
+    """The same for a graph and its copies, by their nodes' names too; numbers of other libraries are Python's."""
+    try:
+        return _hashed(_said(graph))
+    except (TypeError, ValueError):  # a value that is no number, say, which an edit has put there
+        return "unknown"
 
 
 def _hashed(said: Any) -> str:
-    try:
-        values = marshal.dumps(said, 2)  # this version writes values alone, not which of them are one object
-    except (TypeError, ValueError):  # a value of another library, say, which an edit has put there
-        return "unknown"
+    values = marshal.dumps(said, 2)  # this version writes values alone, not which of them are one object
     return hashlib.blake2b(values, digest_size=16).hexdigest()
 
 
-def _plainly(said: Any) -> Any:
-    if isinstance(said, dict):
-        return {name: _plainly(value) for name, value in said.items()}
-    return type(said)(map(_plainly, said)) if type(said) in (list, tuple) else plain(said)
-
-
 def _said(graph: nx.DiGraph) -> list[Any]:
-    own = [(name, value) for name, value in without_notes(graph.graph).items() if name != "pattern"]
+    own = {name: value for name, value in graph.graph.items() if name != "pattern"}
     return [
-        sorted(own, key=str),
-        [(node, [*map(_value, without_notes(attrs).items())]) for node, attrs in graph.nodes(data=True)],
-        [[(source, carried(edge)) for source, edge in graph.pred[node].items()] for node in graph],
+        sorted(_values(own), key=str),
+        [(plain(node), _values(attrs)) for node, attrs in graph.nodes(data=True)],
+        [[(plain(source), carried(edge)) for source, edge in graph.pred[node].items()] for node in graph],
     ]
 
 
-def _value(item: tuple[str, Any]) -> tuple[str, Any]:
-    name, value = item
-    return name, _said(value) if isinstance(value, nx.DiGraph) else value
+def _values(attrs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """But for notes."""
+    return [(name, v if type(v) in PLAIN else _value(v)) for name, v in attrs.items() if not is_note(name)]
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _options(value)
+    return _said(value) if isinstance(value, nx.DiGraph) else plain(value)
+
+
+@by_content
+def _options(options: dict[str, Any]) -> str:
+    return _hashed(plain_values(options))

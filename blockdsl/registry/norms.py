@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .content import by_content
 from .options import Option, Value
 
 NORMS = {
@@ -188,12 +189,14 @@ def widths(o: Any) -> tuple[int, int, int]:
     return o.dim_in if o.pre_norm else o.dim, o.dim, o.dim
 
 
+@by_content
 def reads_condition(options: Mapping[str, Any]) -> bool:
     """Whether a block reads a condition by its options."""
     adaptive = any(norm is not None and norm.adaptive for norm in norms_of(options))
     return adaptive or bool(options["use_adaptive_layerscale"])
 
 
+@by_content
 def shares(options: Mapping[str, Any]) -> bool:
     """Whether a block norms the stream alone before its layer, which another block may read."""
     return bool(options["pre_norm"]) and norms_of(options).stream is not None and not options.get("concat")

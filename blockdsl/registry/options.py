@@ -7,11 +7,11 @@ generated reference all read that declaration. Which options exist is in `kinds`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, wraps
+from functools import cached_property
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import UserError, did_you_mean, shortened
 
@@ -139,41 +139,6 @@ class Option:
             words += f" and below {self.below:g}"
         words += ", or two of them" if self.pair else ""
         return words + (" or none" if self.optional else "")
-
-
-def content(options: Mapping[str, Any]) -> Hashable:
-    """A key that options have in common exactly when all say the same: what follows from them is worked out once."""
-    values = tuple(options.values())
-    try:
-        hash(values)
-    except TypeError:  # arrays of other libraries, in a graph that was edited
-        return tuple(options), repr(values)
-    types = tuple(map(type, values))  # 1 and True are equal
-    return tuple(options), values, repr(values) if tuple in types else types
-
-
-REMEMBERED = 8192  # blocks with options of their own, of which an answer is kept
-_Answer = TypeVar("_Answer")
-
-
-def by_content(function: Callable[..., _Answer]) -> Callable[..., _Answer]:
-    """A function of a kind, a block's options and further hashable values, asked once for options that say the same.
-
-    What it gives is not changed by who gets it. Between two keys of somebody who writes a pattern, all blocks but one
-    are as they were.
-    """
-
-    @lru_cache(REMEMBERED)
-    def known(kind: Any, key: Any, *further: Any) -> _Answer:
-        return function(kind, dict(zip(key[0], key[1], strict=True)), *further)
-
-    @wraps(function)
-    def asked(kind: Any, options: Mapping[str, Any], *further: Any) -> _Answer:
-        key: Any = content(options)
-        hashable = len(key) == 3
-        return known(kind, key, *further) if hashable else function(kind, options, *further)
-
-    return asked
 
 
 PLAIN = (type(None), bool, int, float, str)

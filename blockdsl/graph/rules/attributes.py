@@ -9,8 +9,9 @@ import networkx as nx
 
 from ...errors import did_you_mean
 from ...language.unparse import is_name
+from ...registry.content import by_content
 from ...registry.kinds import Kind, kinds
-from ...registry.options import Option, by_content, by_name
+from ...registry.options import Option, by_name
 from ...registry.positions import SCHEMES
 from ..graph import Graph
 from ..nodes import EDGES, GRAPH_ATTRIBUTES, LABELLED, NODE_ATTRIBUTES, carried, is_note
@@ -29,8 +30,8 @@ def nodes(graph: Graph) -> Iterator[Finding]:
     if "stages" in attributes and not _are_stages(attributes["stages"]):
         problem = f"stages must be a list of names (or None), not {attributes['stages']!r}"
         yield Finding(f"the graph: {problem}", "g.nx.graph['stages'] = [None]")
-    for node in graph.nx:
-        yield from _node(graph, node)
+    for node, attrs in graph.nx.nodes(data=True):
+        yield from _node(node, attrs)
     for node_type in ("input", "output", "context", "condition"):
         found = graph.nodes(node_type)
         mend = take_out(found[-1]) if len(found) > 1 else ""
@@ -57,8 +58,7 @@ def _mended_graph(name: str, value: Any) -> str:
 _GRAPH_KNOWN = {"stages", *by_name(GRAPH_ATTRIBUTES)}
 
 
-def _node(graph: Graph, node: Any) -> Iterator[Finding]:
-    attrs = graph.nx.nodes[node]
+def _node(node: Any, attrs: Mapping[str, Any]) -> Iterator[Finding]:
     node_type = attrs.get("type")
     if not isinstance(node, str) or not node:
         yield Finding(f"{node!r}: a node's name must be a string", f"g.nx = nx.relabel_nodes(g.nx, {{{node!r}: 'x'}})")
@@ -66,6 +66,14 @@ def _node(graph: Graph, node: Any) -> Iterator[Finding]:
         problem = f"unknown node type {node_type!r}; the types are {', '.join(NODE_ATTRIBUTES)}"
         yield Finding(f"{node}: {problem}", f"g.replace({node!r}, 'f')" if node_type is None else take_out(node))
         return
+    for problem, name, value in _problems({n: dict if isinstance(v, dict) else v for n, v in attrs.items()}):
+        yield Finding(f"{node}: {problem}", _mended(node, attrs, name, value))
+
+
+@by_content
+def _problems(attrs: Mapping[str, Any]) -> tuple[_Problem, ...]:
+    """What is wrong with what a node says of itself, where `dict` stands for each dict."""
+    node_type = attrs["type"]
     dicts = ("options", "given") if node_type == "block" else ()
     declared = NODE_ATTRIBUTES[node_type]
     problems = [*_attributes(declared, attrs, dicts)]
@@ -79,12 +87,9 @@ def _node(graph: Graph, node: Any) -> Iterator[Finding]:
     if node_type == "position" and not problems and (scheme := SCHEMES.get(attrs["scheme"])):
         problems = [*_attributes(scheme.attributes, scheme.with_defaults(attrs), ())]
         known |= by_name(scheme.attributes).keys()
-    for problem, name, value in [*problems, *_unknown(attrs, known)]:
-        yield Finding(f"{node}: {problem}", _mended(node, attrs, name, value))
-    for name in dicts:
-        if name in attrs and not isinstance(attrs[name], dict):
-            problem = f"{name} must be a dict, not {attrs[name]!r}"
-            yield Finding(f"{node}: {problem}", _mended(node, attrs, name, {}))
+    problems += _unknown(attrs, known)
+    wrong = [name for name in dicts if name in attrs and attrs[name] is not dict]
+    return (*problems, *((f"{name} must be a dict, not {attrs[name]!r}", name, {}) for name in wrong))
 
 
 def _mended(node: Any, attrs: Mapping[str, Any], name: str, value: Any) -> str:
