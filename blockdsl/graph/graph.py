@@ -18,6 +18,7 @@ import networkx as nx
 
 from ..errors import PatternError
 from ..language.pattern import parse
+from ..registry.content import Content, Values, content
 from ..registry.kinds import OF_ALL_BLOCKS, Kind, kind_of
 from ..registry.options import PLAIN, plain
 from ..registry.state import State
@@ -311,6 +312,9 @@ def _plain(attrs: Mapping[str, Any]) -> dict[str, Any]:
 def _plain_value(name: str, value: Any) -> Any:
     if is_note(name):
         return deepcopy(value)
-    if isinstance(value, dict | nx.DiGraph):
-        return _plain(value) if isinstance(value, dict) else _copied(value)
+    if isinstance(value, nx.DiGraph):
+        return _copied(value)
+    if isinstance(value, dict):
+        said = content(value)
+        return Values(value) if type(said) is Content and said.plain else Values(_plain(value))
     return deepcopy(plain(value))

@@ -9,6 +9,7 @@ import networkx as nx
 
 from ..errors import GraphError
 from ..registry import options
+from ..registry.content import Values
 from ..registry.kinds import kinds
 from ..registry.positions import SCHEMES
 from .graph import Graph
@@ -137,7 +138,7 @@ def _with_tuples(attrs: dict[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in attrs.items()}
     for name in ("options", "given"):
         if isinstance(out.get(name), dict):
-            out[name] = _with_tuples(out[name])
+            out[name] = Values(_with_tuples(out[name]))
     return out
 
 

@@ -141,6 +141,9 @@ def _stream(pattern: Pattern, keywords: dict[str, Any], decoder: int | None = No
     return ResolvedPattern(pattern, settings, given, steps, wired)
 
 
+_BY_PLACE = ("scale", "tie", "stage", "span", "reads")
+"""What blocks of one text need not have in common."""
+
 _DEEPNORM = "deepnorm is a post-norm configuration"
 
 
@@ -178,8 +181,8 @@ class _Resolver:
         if same not in self.seen:
             self.seen[same] = self._judged(spec, after_first)
         first = self.seen[same]
-        own = {"options": first.options.copy(), "given": first.given.copy(), "reads": spec.reads}
-        block = replace(first, **own, scale=spec.scale, tie=spec.tie, stage=spec.stage, span=spec.span)
+        options, given = first.options.copy(), first.given.copy()
+        block = replace(first, options=options, given=given, **{name: getattr(spec, name) for name in _BY_PLACE})
         self._check_tie(block)
         return block
 
@@ -266,7 +269,7 @@ class _Resolver:
         return shift + 1 if self.settings["causal"] else 2 * shift + 1
 
     def _options(self, kind: Kind, spec: BlockSpec, given: Mapping[str, Value], after_first: bool) -> Values:
-        options = Values(self._defaults(kind) | given)
+        options = Values({**self._defaults(kind), **given})
         if not after_first:
             if given.get("shared_norm"):
                 nothing = "shared_norm is set, but no branch before this one reads the same stream"

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from lark import Lark, Token
 from lark import Tree as LarkTree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
-from lark.tree import Meta
 
 from ..errors import Fault, PatternError, Span, shortened
 from ..registry.options import Ramp, Value
@@ -83,8 +82,8 @@ def grammar_text() -> str:
 
 PARSER_SETTINGS: dict[str, Any] = {
     "parser": "lalr",
-    "propagate_positions": True,
-    "maybe_placeholders": True,
+    "keep_all_tokens": True,  # spans are those of their ends, which is quicker than what lark makes of every rule
+    "maybe_placeholders": False,
     "start": ["start", "settings_only"],
 }
 
@@ -119,10 +118,6 @@ def _check_nesting(text: str) -> None:
 
 
 # Tree ------------------------------------------------------------------------------------------------------------
-
-
-def _span(meta: Meta) -> Span:
-    return Span(meta.start_pos, meta.end_pos)
 
 
 def _span_of(token: Token | None) -> Span:
@@ -167,6 +162,10 @@ def _count(token: Token, what: str, example: str, least: int) -> int:
     return value
 
 
+_SAYING = ("NAME", "CALL", "NUMBER", "SHIFT")
+"""Tokens that a rule's method gets; the others say only which rule it is."""
+
+
 class _TreeBuilder:
     """Grammar rule to node, one method a rule."""
 
@@ -177,118 +176,121 @@ class _TreeBuilder:
             order.append(waiting.pop())
             waiting += [child for child in order[-1].children if isinstance(child, LarkTree)]
         built: dict[int, Any] = {}
+        spans: dict[int, Span] = {}
         for tree in reversed(order):
-            children = [built.pop(id(child), child) for child in tree.children]
-            built[id(tree)] = getattr(self, tree.data)(tree.meta, children)
+            ends = (tree.children[0], tree.children[-1])
+            first, last = (spans[id(end)] if isinstance(end, LarkTree) else _span_of(end) for end in ends)
+            span = spans[id(tree)] = Span(first.start, last.end)
+            said = [part for part in tree.children if isinstance(part, LarkTree) or part.type in _SAYING]
+            built[id(tree)] = getattr(self, tree.data)(span, [built.pop(id(part), part) for part in said])
         return built[id(root)]
 
-    def start(self, meta: Meta, children: list[Any]) -> Tree:
-        *statements, first, _, second = children
-        return Tree(tuple(statements), first) if second is None else Tree(tuple(statements), second, first)
+    def start(self, span: Span, children: list[Any]) -> Tree:
+        statements = tuple(child for child in children if isinstance(child, Settings | Definition))
+        *encoder, body = children[len(statements) :]
+        return Tree(statements, body, *encoder)
 
-    def settings_only(self, meta: Meta, children: list[Argument]) -> tuple[Argument, ...]:
+    def settings_only(self, span: Span, children: list[Argument]) -> tuple[Argument, ...]:
         return tuple(children)
 
-    def settings(self, meta: Meta, children: list[Argument]) -> Settings:
-        return Settings(tuple(children), _span(meta))
+    def settings(self, span: Span, children: list[Argument]) -> Settings:
+        return Settings(tuple(children), span)
 
-    def definition(self, meta: Meta, children: list[Any]) -> Definition:
-        return Definition(str(children[0]), children[1], _span(meta))
+    def definition(self, span: Span, children: list[Any]) -> Definition:
+        return Definition(str(children[0]), children[1], span)
 
-    def pattern(self, meta: Meta, children: list[Stage]) -> Body:
+    def pattern(self, span: Span, children: list[Stage]) -> Body:
         return syntax.sequence(children)
 
-    def stage(self, meta: Meta, children: list[Any]) -> Stage:
+    def stage(self, span: Span, children: list[Any]) -> Stage:
         name, *items = children if isinstance(children[0], str) else [None, *children]
-        return Stage(name, tuple(items), _span(meta))
+        return Stage(name, tuple(items), span)
 
-    def stage_name(self, meta: Meta, children: list[Token]) -> str:
+    def stage_name(self, span: Span, children: list[Token]) -> str:
         if children[0] == "set":  # it would be taken for settings where it stands first
             raise Fault(_span_of(children[0]), "'set' is a word of the language, not a name", "choose another name")
         return str(children[0])
 
-    def term(self, meta: Meta, children: list[Item]) -> Item:
+    def term(self, span: Span, children: list[Item]) -> Item:
         for item in children:
             if isinstance(item, Label):
                 hint = f"it names a place of the stream; write it before or after the branches: (a & f) ^{item.name}"
                 raise Fault(item.span, "a label is no parallel branch", hint)
-        return syntax.parallel(children, _span(meta))
+        return syntax.parallel(children, span)
 
-    def repeat(self, meta: Meta, children: list[Any]) -> Item:
+    def repeat(self, span: Span, children: list[Any]) -> Item:
         item, count = children
         if isinstance(item, Label):
             hint = f"repeat it with the blocks before it, as in (a ^{item.name})*{shortened(count)}"
-            raise Fault(_span(meta), "a label cannot be repeated alone", hint)
-        return Repeat(item, _count(count, "a repeat", "a*6", 1), _span(meta))
+            raise Fault(span, "a label cannot be repeated alone", hint)
+        return Repeat(item, _count(count, "a repeat", "a*6", 1), span)
 
-    def suffixed(self, meta: Meta, children: list[Any]) -> Item:
+    def suffixed(self, span: Span, children: list[Any]) -> Item:
         item, *suffixes = children
         given: dict[str, Any] = {}
-        for name, value, span in suffixes:
+        for name, value, where in suffixes:
             if name in given:
-                raise Fault(span, f"a {_SUFFIXES[name]} is given twice", "each suffix is given at most once")
+                raise Fault(where, f"a {_SUFFIXES[name]} is given twice", "each suffix is given at most once")
             if isinstance(item, Label):
                 hint = f"it computes nothing; group it with the blocks before it, as in (a ^{item.name})/2"
-                raise Fault(span, "a label takes no suffix", hint)
+                raise Fault(where, "a label takes no suffix", hint)
             if isinstance(item, Read) and name == "shift":
-                raise Fault(span, "a read takes no token shift", "it reads the stream as it is; shift a block: a>>1")
+                raise Fault(where, "a read takes no token shift", "it reads the stream as it is; shift a block: a>>1")
             given[name] = value
-        return syntax.suffixed(item, given.get("shift"), given.get("divide"), given.get("tie"), _span(meta))
+        return syntax.suffixed(item, given.get("shift"), given.get("divide"), given.get("tie"), span)
 
-    def shift(self, meta: Meta, children: list[Token]) -> tuple[str, int, Span]:
-        return "shift", _count(children[1], "a shift", "a>>1", 0), _span(meta)
+    def shift(self, span: Span, children: list[Token]) -> tuple[str, int, Span]:
+        return "shift", _count(children[1], "a shift", "a>>1", 0), span
 
-    def divide(self, meta: Meta, children: list[Token]) -> tuple[str, float, Span]:
+    def divide(self, span: Span, children: list[Token]) -> tuple[str, float, Span]:
         value = _operand(children[0], "f/2")
         if value <= 0:
             problem = f"a branch is divided by a number above 0, not {shortened(children[0])}"
-            raise Fault(_span(meta), problem, "as in f/2")
-        return "divide", int(value) if value == int(value) else value, _span(meta)
+            raise Fault(span, problem, "as in f/2")
+        return "divide", int(value) if value == int(value) else value, span
 
-    def tie(self, meta: Meta, children: list[Token]) -> tuple[str, str, Span]:
-        return "tie", str(children[0]), _span(meta)
+    def tie(self, span: Span, children: list[Token]) -> tuple[str, str, Span]:
+        return "tie", str(children[0]), span
 
-    def name(self, meta: Meta, children: list[Token]) -> Ref:
-        return Ref(str(children[0]), (), _span(meta))
+    def name(self, span: Span, children: list[Token]) -> Ref:
+        return Ref(str(children[0]), (), span)
 
-    def call(self, meta: Meta, children: list[Any]) -> Ref:
-        arguments = tuple(child for child in children[1:] if child is not None)
-        return Ref(str(children[0])[:-1], arguments, _span(meta))
+    def call(self, span: Span, children: list[Any]) -> Ref:
+        return Ref(str(children[0])[:-1], tuple(children[1:]), span)
 
-    def label(self, meta: Meta, children: list[Token]) -> Label:
-        return Label(str(children[0]), _span(meta))
+    def label(self, span: Span, children: list[Token]) -> Label:
+        return Label(str(children[0]), span)
 
-    def read(self, meta: Meta, children: list[Token]) -> Read:
-        return Read(str(children[0]), (), _span(meta))
+    def read(self, span: Span, children: list[Token]) -> Read:
+        return Read(str(children[0]), (), span)
 
-    def read_call(self, meta: Meta, children: list[Any]) -> Read:
-        arguments = tuple(child for child in children[1:] if child is not None)
-        return Read(str(children[0])[:-1], arguments, _span(meta))
+    def read_call(self, span: Span, children: list[Any]) -> Read:
+        return Read(str(children[0])[:-1], tuple(children[1:]), span)
 
-    def group(self, meta: Meta, children: list[Body]) -> Item:
-        return syntax.group(children[0], _span(meta))
+    def group(self, span: Span, children: list[Body]) -> Item:
+        return syntax.group(children[0], span)
 
-    def named(self, meta: Meta, children: list[Any]) -> Argument:
-        return Argument(str(children[0]), children[1][1], _span(meta))
+    def named(self, span: Span, children: list[Any]) -> Argument:
+        return Argument(str(children[0]), children[1][1], span)
 
-    def bare(self, meta: Meta, children: list[Any]) -> Argument:
+    def bare(self, span: Span, children: list[Any]) -> Argument:
         sort, value = children[0]
         if sort == "word" and isinstance(value, str):
-            return Argument(value, True, _span(meta))
-        return Argument(None, value, _span(meta))
+            return Argument(value, True, span)
+        return Argument(None, value, span)
 
-    def number(self, meta: Meta, children: list[Token]) -> tuple[str, Value]:
+    def number(self, span: Span, children: list[Token]) -> tuple[str, Value]:
         start, ramp, end = children[0].partition("..")
         if not ramp:
             return "number", _number(children[0])
         ends = [_number(children[0].update(value=number), "a ramp is written 6..2") for number in (start, end)]
         return "number", Ramp(*ends)
 
-    def word(self, meta: Meta, children: list[Token]) -> tuple[str, Value]:
+    def word(self, span: Span, children: list[Token]) -> tuple[str, Value]:
         word = str(children[0])
         return "word", _WORDS.get(word, word)
 
-    def tuple(self, meta: Meta, children: list[Any]) -> tuple[str, Value]:
+    def tuple(self, span: Span, children: list[Any]) -> tuple[str, Value]:
         return "tuple", tuple(value for _, value in children)
 
 

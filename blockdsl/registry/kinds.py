@@ -197,6 +197,10 @@ class Kind:
 
     def reading_options(self) -> tuple[Option, ...]:
         """Those that take a label; the module gets what each reads, where it is on, as the input of its name."""
+        return self._reading_options
+
+    @cached_property
+    def _reading_options(self) -> tuple[Option, ...]:
         return tuple(option for option in self.options if option.reads)
 
     def position_options(self) -> tuple[Option, ...]:
@@ -218,6 +222,10 @@ class Kind:
 
     def has_scores(self) -> bool:
         """Whether it has heads with scores, to which positions may say something: dim_head=none is then dim / heads."""
+        return self._has_scores
+
+    @cached_property
+    def _has_scores(self) -> bool:
         return "scores" in self.inputs and "dim_head" in by_name(self.options)
 
     def states(self, options: Any) -> Mapping[str, State] | None:

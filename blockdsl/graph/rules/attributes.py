@@ -202,7 +202,7 @@ def _takes(graph: Graph, node: str, what: str) -> bool:
 
 
 def blocks(graph: Graph) -> Iterator[Finding]:
-    known = kinds()
+    known, dim, causal = kinds(), graph.dim, graph.causal
     for node in graph.nodes("block"):
         attrs = graph.nx.nodes[node]
         name, options = attrs["kind"], attrs["options"]
@@ -213,19 +213,19 @@ def blocks(graph: Graph) -> Iterator[Finding]:
             yield Finding(f"{node}: {problem}", f"g.replace({node!r}, 'f')")
             continue
         kind = known[name]
-        for problem, option, value in _judged(kind, options, graph.dim):
+        for problem, option, value in _judged(kind, options, dim):
             yield Finding(f"{node}: {problem}", _option_mended(node, option, value))
         if kind.has_scores() and options.get("dim_head", 0) is None:
             yield Finding(f"{node}: dim_head is none; in a graph it is a number", set_option(node, "dim_head", 64))
         bidirectional = kind.both_ways and options.get("bidirectional")
-        if bidirectional and graph.causal:
+        if bidirectional and causal:
             problem = f"{kind.title} is bidirectional, and g.nx.graph['causal'] is true"
             yield Finding(f"{node}: {problem}", set_option(node, "bidirectional", False))
-        if kind.causal_only and not bidirectional and not graph.causal:
+        if kind.causal_only and not bidirectional and not causal:
             problem = f"{kind.title} runs only in a causal stack; g.nx.graph['causal'] is false"
             yield Finding(f"{node}: {problem}", "g.nx.graph['causal'] = True")
-        if attrs["shift"] and (attrs["shift"] * (1 if graph.causal else 2)) + 1 > graph.dim:
-            problem = f"a shift of {attrs['shift']} splits dim={graph.dim} into too many parts"
+        if attrs["shift"] and (attrs["shift"] * (1 if causal else 2)) + 1 > dim:
+            problem = f"a shift of {attrs['shift']} splits dim={dim} into too many parts"
             yield Finding(f"{node}: {problem}", set_attribute(node, "shift", 0))
         if not attrs["scale"] > 0:
             problem = f"scale must be a number above 0, not {attrs['scale']!r}"
