@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -48,7 +49,8 @@ def write_whole(path: str | PathLike[str], content: str | bytes) -> None:
     """Make `content` (text as UTF-8) what a file holds: whoever reads it, after a kill too, has the old or the new.
 
     It is written beside the file, which a rename then replaces; its mode and owner stay, and of a symbolic link the
-    file that it leads to is written. Where nothing can be put beside it, it is written in place.
+    file that it leads to is written. Where nothing can be put beside it, it is written in place. What a kill in the
+    middle leaves beside it is no part of anything; see `leftovers`.
 
     Raises:
         OSError: the disk is full, say, or the file is not to be written; it is as it was.
@@ -60,6 +62,11 @@ def write_whole(path: str | PathLike[str], content: str | bytes) -> None:
     except OSError as error:  # of the file beside it too, which nobody has named
         error.filename, error.filename2 = os.fspath(path), None
         raise
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Files in a folder that `write_whole` had begun when its process was killed, or that one is writing now."""
+    return (path for path in folder.glob(".*.tmp") if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name))
 
 
 def _write(target: Path, data: bytes) -> None:

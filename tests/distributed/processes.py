@@ -122,6 +122,7 @@ def _serve(pipe: Connection, root: str) -> None:
             dist.init_process_group(
                 backend, store=store, rank=rank, world_size=processes, timeout=timedelta(seconds=TIMEOUT)
             )
+            dist.barrier()  # one that refuses at once would close connections that another still makes
             try:
                 answer = True, function(*arguments)
             finally:

@@ -122,6 +122,11 @@ def test_a_run_goes_on_upon_another_mesh(tmp_path: Path, text: str, meshes: tupl
         pytest.param(
             "--mesh fsdp=3 --out a", "--mesh fsdp=3 has 3 ranks, and torchrun started 2", marks=pytest.mark.distributed
         ),
+        pytest.param(
+            "--mesh fsdp=2 --pattern a=>c --out a",
+            "this pattern has two; train it in Python, with XTransformer, and over several processes with xt_blocks.distribute",
+            marks=pytest.mark.distributed,
+        ),
     ],
 )
 def test_what_is_wrong_is_said_at_once(words: str, told: str, tmp_path: Path, text: str) -> None:

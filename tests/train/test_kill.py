@@ -15,6 +15,10 @@ from typing import Any
 import pytest
 import torch
 
+from blockdsl.files import leftovers
+
+from .killed import killed_at_call
+
 Blockdsl = Callable[..., tuple[int, str, str]]
 Records = Callable[[Path], list[dict[str, Any]]]
 
@@ -65,6 +69,32 @@ def test_killed_again_and_again(blockdsl: Blockdsl, small: list[str], tmp_path: 
     status, _, err = blockdsl(*arguments)
     assert status == 0, (err, reached)
     assert records(run) == records(tmp_path / "whole"), reached
+
+
+@pytest.mark.parametrize("written", range(3))
+def test_a_folder_that_a_kill_left_half_made_is_made_again(
+    written: int, blockdsl: Blockdsl, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the rename of pattern.txt, graph.json or settings.json, as torchrun then starts the same command again."""
+    run, arguments = tmp_path / "run", ["train", *small, "--steps", "2", "--out", str(tmp_path / "run")]
+    killed_at_call(monkeypatch, "blockdsl.files.os.replace", written, lambda: blockdsl(*arguments))
+    assert len([*leftovers(run)]) == 1
+    status, _, err = blockdsl(*arguments)
+    assert status == 0, err
+    assert not [*run.glob(".*")]
+
+
+def test_what_a_killed_write_has_left_is_removed_by_the_next_run(
+    blockdsl: Blockdsl, small: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    blockdsl("train", *small, "--steps", "2", "--out", run)
+    for name in (".0123456789abcdef.tmp", ".notes.tmp", ".begun"):
+        (run / name).touch()
+    _, _, err = blockdsl("train", *small, "--out", run)
+    assert "the folder is not empty; continue it with --resume" in err
+    assert blockdsl("train", "--resume", run, "--steps", "3")[0] == 0
+    assert [path.name for path in run.glob(".*")] == [".notes.tmp"]
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(

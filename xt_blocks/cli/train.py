@@ -258,6 +258,8 @@ def _train(args: argparse.Namespace, run_folder: RunFolder, engine: Engine, corp
 
     settings = run_folder.settings
     peak = (args.peak * 1e12, "as told") if args.peak else train.peak_flops(settings.device, settings.precision)
+    if engine.main:
+        run_folder.tidy()
     trainer = train.Trainer(run_folder, engine, corpus, peak[0] * engine.devices)
     notes = trainer.restore()
     for note in notes if engine.main else ():

@@ -39,8 +39,8 @@ def compile_graph(settings: TrainSettings) -> blockdsl.BlockGraph:
     pattern's own faults (a block that reads a context among them).
     """
     if blockdsl.parse(settings.pattern).encoder is not None:
-        told = "an encoder-decoder is trained in Python, with XTransformer"
-        raise UserError(f"a run reads one stream of bytes, and this pattern has two; {told}")
+        told = "with XTransformer, and over several processes with xt_blocks.distribute"
+        raise UserError(f"a run reads one stream of bytes, and this pattern has two; train it in Python, {told}")
     options = dict(settings.options)
     fixed = {**FIXED, "num_tokens": settings.num_tokens}
     for name, value in fixed.items():

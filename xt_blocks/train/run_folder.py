@@ -8,6 +8,7 @@
     loss.png       the loss over the steps (`plot`)
     tokenizer.json of a run on a folder of tokens that are not bytes
     model.safetensors, config.json, generation_config.json: the last checkpoint as `save_pretrained` has it (`export`)
+    .begun         while it is made: what is there without settings.json is nobody's, and written again
 
 Owns names, creation and opening. Leaves the contents to the modules named above.
 """
@@ -19,10 +20,12 @@ from pathlib import Path
 
 from blockdsl import BlockGraph
 from blockdsl.errors import UserError
-from blockdsl.files import write_whole
+from blockdsl.files import leftovers, write_whole
 
 from ..interop.text import Bytes, Pieces, Tokenizer
 from .settings import TrainSettings
+
+BEGUN = ".begun"
 
 
 class RunFolder:
@@ -68,7 +71,8 @@ class RunFolder:
         check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / "checkpoints").mkdir()
+            (path / BEGUN).touch()
+            (path / "checkpoints").mkdir(exist_ok=True)
             write_whole(path / "pattern.txt", settings.pattern + "\n")
             write_whole(path / "graph.json", graph_json)
             if tokenizer is not None:
@@ -77,7 +81,9 @@ class RunFolder:
             write_whole(path / "settings.json", settings.to_json())
         except OSError as error:
             raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None
-        return cls(path, settings)
+        run = cls(path, settings)
+        run.tidy()
+        return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -99,6 +105,11 @@ class RunFolder:
         write_whole(self.path / "settings.json", settings.to_json())
         return RunFolder(self.path, settings)
 
+    def tidy(self) -> None:
+        """Remove what a kill in the middle of a write has left; for the process that trains, as no other one writes."""
+        for path in (self.path / BEGUN, *leftovers(self.path)):
+            path.unlink(missing_ok=True)
+
 
 def _read(file: Path) -> str:
     try:
@@ -110,11 +121,11 @@ def _read(file: Path) -> str:
 
 
 def check_free(path: Path) -> None:
-    """Raises UserError unless `path` can become a new run: absent, or an empty folder."""
+    """Raises UserError unless `path` can become a new run: absent, empty, or a run's that a kill has left half made."""
     if path.exists() and not path.is_dir():
         raise UserError(f"--out {path}: is a file, not a folder")
-    if path.is_dir() and any(path.iterdir()):
-        run = (path / "settings.json").is_file()
+    run = (path / "settings.json").is_file()
+    if path.is_dir() and any(path.iterdir()) and (run or not (path / BEGUN).is_file()):
         advice = f"continue it with --resume {path}, or name another" if run else "name another"
         raise UserError(f"--out {path}: the folder is not empty; {advice}")
 
