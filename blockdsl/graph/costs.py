@@ -7,8 +7,9 @@ against the lowered module and against torch.utils.flop_counter.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..registry.content import by_content, content
@@ -58,6 +59,9 @@ class Cost:
             self.cached_float32 + other.cached_float32,
             self.idle + other.idle,
         )
+
+    def __mul__(self, times: int) -> Cost:
+        return Cost(*(times * count for count in astuple(self)))
 
     @property
     def active(self) -> int:
@@ -305,13 +309,16 @@ def by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
         once = {"cached": 0, "cached_bytes": 0, "cached_float32": 0}
         own = by_stage(encoder, Sizes(sizes.batch, row_length(encoder, sizes.context), 0))
         rows = {f"encoder {row}": replace(cost, **once) for row, cost in own}
+    alike: dict[str, Counter[Cost]] = {}
+    titles = [stage_title(graph, index) for index in range(len(graph.stages))]
     for node, cost in node_costs(graph, sizes):
         attrs = graph.nx.nodes[node]
         if attrs["type"] in ("block", "sum", "read"):
-            row = stage_title(graph, attrs["stage"])
+            row = titles[attrs["stage"]]
         else:
             row = "embedding" if attrs["type"] in ("input", "condition", "position") else "head"
-        rows[row] = rows.get(row, Cost()) + cost
+        alike.setdefault(row, Counter())[cost] += 1
+    rows |= {row: sum((cost * times for cost, times in found.items()), Cost()) for row, found in alike.items()}
     return [(row, cost) for row, cost in rows.items() if cost != Cost()]
 
 

@@ -157,6 +157,10 @@ def _windows(graph: Graph, declared: Mapping[str, Mapping[str, State]]) -> dict[
     Blocks that hand scores on to each other keep alike, as much as the one that sees farthest: their scores are added.
     So does a block keep what those need that read its pieces.
     """
+    if all(
+        piece.window is None for own in {id(own): own for own in declared.values()}.values() for piece in own.values()
+    ):
+        return {}
     chains = {node: [node] for node in declared}
     for node in [*chains]:
         shared = {piece.of for piece in declared[node].values()} - {""}
