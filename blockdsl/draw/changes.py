@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..graph.costs import sizes, stage_title, total
+from ..graph.costs import stage_title
 from ..registry.kinds import kinds
 from ..registry.options import spell
 from .captions import Captions
@@ -16,6 +16,7 @@ from .told import Told
 if TYPE_CHECKING:
     from ..graph.diff import Change, Difference
     from ..graph.graph import Graph
+    from .details import Details
 
 ARROW = " → "
 
@@ -97,25 +98,29 @@ def headline(diff: Difference) -> list[str]:
 
 def everywhere(diff: Difference) -> list[Change]:
     """Changes of an option that all blocks which both graphs have share, where these are of several kinds."""
-    blocks = [pair for pair in diff.pairs if diff.before.node_type(pair[0]) == "block"]
-    if len({diff.before.block(before)["kind"] for before, _ in blocks}) < 2:
-        return []
     of = {(changed.before, changed.after): changed.changes for changed in diff.blocks}
-    first = of.get(blocks[0], ())
-    return [change for change in first if all(change in of.get(pair, ()) for pair in blocks)]
+    blocks = [pair for pair in diff.pairs if diff.before.node_type(pair[0]) == "block"]
+    if len(of) < len(blocks) or len({diff.before.block(before)["kind"] for before, _ in blocks}) < 2:
+        return []
+    return [change for change in of.get(blocks[0], ()) if all(change in of.get(pair, ()) for pair in blocks)]
 
 
-def stack_words(diff: Difference, captions: tuple[Captions, Captions]) -> tuple[list[str], list[str]]:
-    """What differs of the stacks as a whole, and what is alike."""
-    (size, *ours), (other_size, *theirs) = (
-        stack_facts(graph, total(graph, sizes(1, 1))) for graph in (diff.before, diff.after)
-    )
-    facts = ours, theirs
+def stack_words(
+    diff: Difference, details: Sequence[Details], common: Collection[Change]
+) -> tuple[list[str], list[str]]:
+    """What differs of the stacks as a whole, and what is alike.
+
+    Args:
+        details: of both graphs.
+        common: `everywhere` of the difference.
+    """
+    (size, *ours), (other_size, *theirs) = (stack_facts(own.graph, own.total) for own in details)
+    facts, captions = (ours, theirs), [own.captions for own in details]
     norms = [[fact for fact in own if fact != "causal"] for own in facts]
     differ = [_between("", size, other_size)]
     differ += [_said(change, ARROW) for change in diff.stack]
     differ += [_between("", *(" ".join(own) or "no norm" for own in norms))]
-    differ += [_said(change, ARROW) for change in everywhere(diff) if not _of_norm(diff, change)]
+    differ += [_said(change, ARROW) for change in common if not _of_norm(diff, change)]
     differ += [_between("positions", *map(_positions, captions))]
     differ += stage_changes(diff, ARROW)
     settings = [stack_settings(own) for own in captions]
@@ -158,25 +163,24 @@ def stage_changes(diff: Difference, arrow: str) -> list[str]:
 # Of each node -------------------------------------------------------------------------------------------------------
 
 
-def told(diff: Difference) -> tuple[Told, Told]:
-    """What is to be said of the nodes of both; what all blocks have in common is said of the stack."""
+def told(diff: Difference, common: Collection[Change]) -> tuple[Told, Told]:
+    """What is to be said of the nodes of both, but for what all blocks have in `common`, which the stack says."""
     ours, theirs = diff.status()
     if not diff:
         return Told(ours), Told(theirs)
-    common = everywhere(diff)
     said: dict[str, list[str]] = {}
     for changed in (*diff.blocks, *diff.settings):
         own = [_said(change, ARROW) for change in changed.changes if change not in common]
         said.setdefault(changed.after, []).extend(own)
+    partner = dict(diff.pairs)
     for changed in diff.wiring:
-        said.setdefault(changed.after, []).extend(_skips(diff, change) for change in changed.changes)
+        said.setdefault(changed.after, []).extend(_skips(diff, change, partner) for change in changed.changes)
     return Told(ours), Told(theirs, said)
 
 
-def _skips(diff: Difference, change: Change) -> str:
+def _skips(diff: Difference, change: Change, partner: Mapping[str, str]) -> str:
     """`rewired`, but for streams that are added or no longer: those have lines."""
-    pair = dict(diff.pairs)
-    old, new = [pair.get(node) for node in change.before], [*change.after]
+    old, new = [partner.get(node) for node in change.before], [*change.after]
     more, less = [node for node in new if node not in old], [node for node in old if node not in new]
     if change.name != "stream" or bool(more) == bool(less):
         return rewired(diff, change, ARROW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..graph.costs import row_length
@@ -21,7 +22,8 @@ _MOST = 6  # nodes named on a line
 
 def draw(diff: Difference, color: bool = False) -> str:
     """The difference, one string with newlines and no newline at its end; `color`: by a terminal's escape codes."""
-    text = "\n".join(_painted(line) if color else line for line in _Lines(diff).lines())
+    lines = Lines(diff)
+    text = "\n".join(_painted(line) if color else line for line in (*lines.changes(), *lines.costs()))
     return text if diff.encoder is None or not diff else f"encoder\n{draw(diff.encoder, color)}\n\ndecoder\n{text}"
 
 
@@ -29,12 +31,24 @@ def _painted(line: str) -> str:
     return escape.painted(line, _COLORS[line[2]]) if line[:2] == "  " and line[2:3] in _COLORS else line
 
 
-class _Lines:
-    def __init__(self, diff: Difference) -> None:
-        self.diff = diff
-        self.captions = Captions(diff.before), Captions(diff.after)
+class Lines:
+    """The lines of a difference.
 
-    def lines(self) -> Iterator[str]:
+    Args:
+        captions: of both graphs, where a drawing has them.
+    """
+
+    def __init__(self, diff: Difference, captions: tuple[Captions, Captions] | None = None) -> None:
+        self.diff = diff
+        self._captions = captions
+
+    @cached_property
+    def captions(self) -> tuple[Captions, Captions]:
+        """The words for what only one graph has."""
+        return self._captions or (Captions(self.diff.before), Captions(self.diff.after))
+
+    def changes(self) -> Iterator[str]:
+        """All but the costs, under titles."""
         if not self.diff:
             yield "no differences"
             return
@@ -42,12 +56,11 @@ class _Lines:
         for title, part in (*parts, ("wiring", self.wiring())):
             lines = [*part]
             yield from [title, *lines] if lines else []
-        yield from self.costs()
 
     def blocks(self) -> Iterator[str]:
         rows = [
-            (f"{sign} {captions.name(node)}", node)
-            for sign, graph, captions, nodes in self._sides()
+            (f"{sign} {self.captions[side].name(node)}", node)
+            for sign, graph, side, nodes in self._sides()
             for node in nodes
             if graph.node_type(node) == "block"
         ]
@@ -61,19 +74,19 @@ class _Lines:
         ]
         return _grouped(rows)
 
-    def _sides(self) -> Iterable[tuple[str, Graph, Captions, tuple[str, ...]]]:
+    def _sides(self) -> Iterable[tuple[str, Graph, int, tuple[str, ...]]]:
         diff = self.diff
-        return ("-", diff.before, self.captions[0], diff.removed), ("+", diff.after, self.captions[1], diff.added)
+        return ("-", diff.before, 0, diff.removed), ("+", diff.after, 1, diff.added)
 
     def stages(self) -> Iterator[str]:
         return (f"  {line}" for line in changes.stage_changes(self.diff, ARROW))
 
     def settings(self) -> Iterator[str]:
-        for sign, graph, captions, nodes in self._sides():
+        for sign, graph, side, nodes in self._sides():
             for node in nodes:
                 node_type = graph.node_type(node)
                 if node_type not in ("block", "read"):
-                    yield f"  {sign} {captions.position(node) if node_type == 'position' else node}"
+                    yield f"  {sign} {self.captions[side].position(node) if node_type == 'position' else node}"
         if self.diff.stack:
             yield f"  ~ {change_words(self.diff.stack, ARROW)}"
         for changed in self.diff.settings:
@@ -99,6 +112,9 @@ class _Lines:
         return _grouped(rows)
 
     def costs(self) -> Iterator[str]:
+        """Before and after, under their title; of graphs that are one there are none."""
+        if not self.diff:
+            return
         lengths = [f"{row_length(graph, self.diff.seq_len):,}" for graph in (self.diff.before, self.diff.after)]
         yield f"costs{'' if self.diff.encoder is None else ' of both'}, at {_both(*lengths)} tokens a row"
         titles = {"active_parameters": "active parameters", "flops": "FLOPs", "kv_cache_bytes": "cache bytes"}

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from .alt import MOST
 from .beside import Beside, Segment, beside, glued
-from .changes import ARROW, headline, stack_words, told
+from .changes import ARROW, everywhere, headline, stack_words, told
 from .colors import became
 from .columns import count, runs_of
-from .diff import draw
+from .diff import ARROW as ASCII_ARROW
+from .diff import Lines
 from .legend import add_legend
 from .parts import DrawnRow, Parts
 from .picture import HALVES, HEAD_APART, Picture, across, counted_columns, head_scale, pictures, renamed, write_head
@@ -41,6 +42,7 @@ def difference(
     """The scene of a difference; the arguments are those of `BlockGraph.to_svg`. A node is called `before.node`."""
     whole = Scene("")
     statuses: dict[str, None] = {}
+    lines: list[str] = []
     halves = {name: _Pair(own, name, unfold, detail, seq_len, columns) for name, own in streams(diff).items()}
     scale = head_scale(max(pair.scene.extent.width for pair in halves.values()))
     for name, pair in halves.items():
@@ -48,9 +50,10 @@ def difference(
         top = whole.extent.bottom + BELOW if whole.boxes else 0.0
         whole.add(pair.scene, -pair.scene.extent.x, top - pair.scene.extent.y)
         statuses |= dict.fromkeys(pair.statuses)
-        whole.title += (" · " if whole.title else "") + (f"{name}: " if name else "") + ", ".join(headline(pair.diff))
-    lines = (" ".join(line.split()) for line in draw(diff).partition("\ncosts")[0].replace(" -> ", ARROW).splitlines())
-    whole.alt = f"{whole.title}. {'; '.join(lines) if diff else ''}"[:MOST]
+        whole.title += (" · " if whole.title else "") + (f"{name}: " if name else "") + ", ".join(pair.headline)
+        lines += ([name] if name else []) + [*Lines(pair.diff, pair.captions).changes()] if pair.diff else []
+    said = (" ".join(line.replace(ASCII_ARROW, ARROW).split()) for line in lines)
+    whole.alt = f"{whole.title}. {'; '.join(said)}"[:MOST]
     add_legend(whole, (), [status for status in STATUSES if status in statuses])
     return whole
 
@@ -70,13 +73,16 @@ class _Pair:
         self, diff: Difference, name: str, unfold: bool, detail: str, seq_len: int, columns: int | None
     ) -> None:
         self.diff, self.name = diff, name
-        said = told(diff)
+        common = everywhere(diff)
+        said = told(diff, common)
+        self.headline = headline(diff)
         self.statuses = {status for own in said for status in own.status.values()}
         sides = zip((diff.before, diff.after), (diff.after, diff.before), said, strict=True)
         self.sides = [
             Picture(graph, detail, became(own), seq_len, beside=other, told=own) for graph, other, own in sides
         ]
         captions = self.captions = self.sides[0].captions, self.sides[1].captions
+        self.differ, self.alike = stack_words(diff, [side.details for side in self.sides], common)
         if captions[0].items is None or captions[1].items is None:
             self.scene = self._as_they_are(said, detail, seq_len, columns)
         else:
@@ -85,11 +91,10 @@ class _Pair:
 
     def head(self, scale: float) -> None:
         """Write above it how much is alike, and what of the stacks as a whole is not."""
-        differ, alike = stack_words(self.diff, self.captions)
         head = [([self.name], "heading")] if self.name else []
-        head += [(headline(self.diff), "facts")]
-        head += [(["differ: " + differ[0], *differ[1:]], "change")] if differ else []
-        head += [(["alike: " + alike[0], *alike[1:]], "settings")] if alike else []
+        head += [(self.headline, "facts")]
+        head += [(["differ: " + self.differ[0], *self.differ[1:]], "change")] if self.differ else []
+        head += [(["alike: " + self.alike[0], *self.alike[1:]], "settings")] if self.alike else []
         write_head(self.scene, head, scale)
 
     def _as_they_are(self, said: tuple[Told, Told], detail: str, seq_len: int, columns: int | None) -> Scene:

@@ -82,6 +82,7 @@ class Faces:
         self.captions: Captions = details.captions
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
+        self._written: dict[tuple[str, ...], str] = {}
 
     def measure(self, blocks: Iterable[DrawnBlock]) -> None:
         """Set the width that all blocks have."""
@@ -189,7 +190,7 @@ class Faces:
         """The box of a run that both graphs have: how many blocks, and which."""
         count = sum(len(block.nodes) for block in drawn_blocks(run.inside)) // run.copies
         title = f"{count:,} blocks alike"
-        words = as_written(self.captions, run.inside)
+        words = self._words_of(run)
         lines = broken(words, size("note"), wide - 2 * INSET, bold=False)[:ALIKE_LINES]
         rect = Rect(x, y, wide, SINGLE + LINE * len(lines) - 6)
         middle = x + wide / 2
@@ -197,6 +198,12 @@ class Faces:
         texts += [Text(middle, y + 21 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
         tip = f"{title} in both: {words}"
         return Box(run.node, run.nodes, "alike", rect, tuple(texts), tip=tip, hue="grey-0")
+
+    def _words_of(self, run: DrawnAlike) -> str:
+        """The blocks of a run as a pattern writes them; it is placed by itself, and again in its column."""
+        if run.nodes not in self._written:
+            self._written[run.nodes] = as_written(self.captions, run.inside)
+        return self._written[run.nodes]
 
     def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:
         """The norm of the sum after a post-norm block, on the rail."""

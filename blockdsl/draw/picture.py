@@ -185,12 +185,13 @@ class Picture:
         self.colors = colors
         self.faces = Faces(graph, details, colors, detail == "op", told)
         self.column = Column(graph, self.faces)
-        self.scene = Scene(details.title())
+        self.scene = Scene("")
         self.at = 0.0
         self.settings = stack_settings(self.captions) if detail == "block" else []
 
     def draw(self, unfold: bool, columns: int | None) -> None:
         """All but the head; `unfold` and `columns` are those of `BlockGraph.to_svg`."""
+        self.scene.title = self.details.title()
         items = self.captions.items
         if items is None:
             self.feeds = False

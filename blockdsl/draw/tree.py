@@ -90,6 +90,7 @@ class ItemTree:
     ) -> None:
         self.captions, self.graph, self.unfold = captions, captions.graph, unfold
         self.labelled, self.apart, self.told = labelled, apart, told or {}
+        self._keys: dict[str, Any] = {}  # of nodes, met before
 
     def stages(self, items: Chain) -> tuple[tuple[int, Parts], ...]:
         return tuple((stage, self.parts([own])) for stage, own in self.items(items))
@@ -167,6 +168,13 @@ class ItemTree:
 
     def key(self, item: Item) -> Any:
         """Equal for items that are drawn alike."""
+        if not isinstance(item, str):
+            return self._key(item)
+        if item not in self._keys:
+            self._keys[item] = self._key(item)
+        return self._keys[item]
+
+    def _key(self, item: Item) -> Any:
         words = self._words(item)
         if isinstance(item, str) or (isinstance(item, DrawnBlock) and item.is_node):
             words = (*self.captions.place(_of(item)), *words)
