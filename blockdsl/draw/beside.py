@@ -13,6 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..graph.layout import Branching, Side, blocks_of, every_node
+from ..graph.nodes import carried
 from ..language.fold import Folded, Loop, fold
 from . import reads
 from .captions import Captions
@@ -222,10 +223,18 @@ def _busy(captions: Captions) -> Iterator[str]:
     graph = captions.graph
     yield from captions.read_from
     for node in graph.nx:
+        if _follows(captions, node):
+            continue
         found = [source for _, source in reads.wired(graph, node)] + graph.sources(node, "normed")
         yield from found
         if found or captions.gap(node) or captions.added.get(node):
             yield node
+
+
+def _follows(captions: Captions, node: str) -> bool:
+    """Whether a node reads the stream after what stands before it, and nothing else."""
+    edges, at = captions.graph.nx.pred[node], captions.before.get(node)
+    return len(edges) == 1 and at in edges and carried(edges[at]) == ("stream",)
 
 
 def _names(item: Item) -> Iterable[tuple[str, str]]:

@@ -10,7 +10,7 @@ from ..graph.costs import stage_title
 from ..graph.layout import Branching, Chain, Side, blocks_of, every_node, node_of, split_stages, whole_chain
 from ..registry.content import content
 from ..registry.kinds import kind_of
-from ..registry.options import by_name, spell
+from ..registry.options import spell
 from ..registry.positions import SCHEMES
 from . import reads
 from .operations import gated
@@ -45,7 +45,7 @@ class Captions:
         check_readable(graph)
         self.graph = graph
         self.items = whole_chain(graph)
-        self.told: dict[Hashable, list[tuple[str, Any]]] = {}  # of blocks that are alike, the options to show
+        self.told: dict[Hashable, tuple[list[tuple[str, str]], dict[str, str]]] = {}  # see `shown`; of blocks alike
         self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
         self.before: dict[str, str] = {}
         self.added: dict[str, list[str]] = {}
@@ -123,17 +123,19 @@ class Captions:
             usual = self.usual[attrs["kind"]].items()
             said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
             named = {*attrs["given"], *(k for k in kind_of(attrs["kind"]).shown if attrs["options"].get(k) is not None)}
-            self.told[key] = [(k, v) for k, v in attrs["options"].items() if k in named or (k, v) not in said]
-        shown = self.told[key]
-        return [(name, f"{name}={self._said(node, name, value)}".removesuffix("=")) for name, value in shown]
+            shown = {k: v for k, v in attrs["options"].items() if k in named or (k, v) not in said}
+            by_label = {o.name: o.reads for o in kind_of(attrs["kind"]).reading_options() if shown.get(o.name) is True}
+            texts = [(k, k if v is True else f"{k}={spell(v)}") for k, v in shown.items()]
+            self.told[key] = texts, by_label
+        texts, by_label = self.told[key]
+        if not by_label:
+            return texts
+        return [(k, self._by_label(node, k, by_label[k]) if k in by_label else text) for k, text in texts]
 
-    def _said(self, node: str, name: str, value: Any) -> str:
-        """An option's value as a text has it: nothing where it is true, the label of one that reads a label."""
-        option = by_name(kind_of(self.graph.block(node)["kind"]).all_options()).get(name)
-        if value is not True or option is None or not option.reads:
-            return "" if value is True else spell(value)
-        sources = [source for source in self.graph.sources(node, option.reads) if self.graph.labels(source)]
-        return self.names.called(node, option.reads, sources)
+    def _by_label(self, node: str, name: str, what: str) -> str:
+        """An option that reads what another block gives, with the label of that if it has one."""
+        sources = [source for source in self.graph.sources(node, what) if self.graph.labels(source)]
+        return f"{name}={self.names.called(node, what, sources)}".removesuffix("=")
 
     def name(self, node: str) -> str:
         """The block as a pattern writes it."""
