@@ -22,7 +22,7 @@ _MOST = 6  # nodes named on a line
 
 def draw(diff: Difference, color: bool = False) -> str:
     """The difference, one string with newlines and no newline at its end; `color`: by a terminal's escape codes."""
-    lines = Lines(diff)
+    lines = ChangeLines(diff)
     text = "\n".join(_painted(line) if color else line for line in (*lines.changes(), *lines.costs()))
     return text if diff.encoder is None or not diff else f"encoder\n{draw(diff.encoder, color)}\n\ndecoder\n{text}"
 
@@ -31,7 +31,7 @@ def _painted(line: str) -> str:
     return escape.painted(line, _COLORS[line[2]]) if line[:2] == "  " and line[2:3] in _COLORS else line
 
 
-class Lines:
+class ChangeLines:
     """The lines of a difference.
 
     Args:
@@ -130,7 +130,7 @@ class Lines:
 
 
 def _grouped(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Lines of (sign and what, node), those alike on one: `~ 12 × a: heads 8 -> 16   a0, a2, ...`."""
+    """ChangeLines of (sign and what, node), those alike on one: `~ 12 × a: heads 8 -> 16   a0, a2, ...`."""
     groups: dict[str, list[str]] = {}
     for text, node in rows:
         groups.setdefault(text, []).append(node)

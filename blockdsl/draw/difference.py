@@ -16,7 +16,7 @@ from .changes import ARROW, everywhere, headline, stack_words, told
 from .colors import became
 from .columns import count, runs_of
 from .diff import ARROW as ASCII_ARROW
-from .diff import Lines
+from .diff import ChangeLines
 from .legend import add_legend
 from .parts import DrawnRow, Parts
 from .picture import HALVES, HEAD_APART, Picture, across, counted_columns, head_scale, pictures, renamed, write_head
@@ -51,7 +51,7 @@ def difference(
         whole.add(pair.scene, -pair.scene.extent.x, top - pair.scene.extent.y)
         statuses |= dict.fromkeys(pair.statuses)
         whole.title += (" · " if whole.title else "") + (f"{name}: " if name else "") + ", ".join(pair.headline)
-        lines += ([name] if name else []) + [*Lines(pair.diff, pair.captions).changes()] if pair.diff else []
+        lines += ([name] if name else []) + [*ChangeLines(pair.diff, pair.captions).changes()] if pair.diff else []
     said = (" ".join(line.replace(ASCII_ARROW, ARROW).split()) for line in lines)
     whole.alt = f"{whole.title}. {'; '.join(said)}"[:MOST]
     add_legend(whole, (), [status for status in STATUSES if status in statuses])
