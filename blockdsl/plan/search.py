@@ -186,14 +186,14 @@ class _Model:
         rows, item = micro_batch * count, self.setup.item
         kept, link = -(-piece.parameters // mesh.shards), "fsdp" if mesh.cp == 1 else "fsdp×cp"
         muon = KEPT * (self.setup.optimizer == "muon")
-        of_steps = count * (2 * item * piece.used + KEPT * piece.around) + muon * piece.matrices
-        yield from among(mesh.shards, link, "gather", of_steps)
+        gathered = count * (2 * item * piece.used + KEPT * piece.around) + muon * piece.matrices
+        yield from among(mesh.shards, link, "gather", gathered)
         yield from among(mesh.shards, link, "scatter", count * KEPT * piece.parameters)
         yield from among(mesh.dp, "dp", "all-reduce", KEPT * kept)
         # FSDP casts what a block is given, and what it gives back; autocast what it multiplies
         back, given = (item, KEPT) if mesh.data * mesh.cp > 1 else (KEPT, item)
-        of_steps = rows * (item * summed + back * piece.split) + KEPT * piece.alike + muon * piece.cut_matrices
-        yield from among(mesh.tp, "tp", "all-reduce", of_steps)
+        once = KEPT * piece.alike + muon * piece.cut_matrices
+        yield from among(mesh.tp, "tp", "all-reduce", rows * (item * summed + back * piece.split) + once)
         yield from among(mesh.pp, "pp", "send", rows * piece.crossing[given])
         yield from among(piece.sharers, "pp", "all-reduce", KEPT * piece.shared // mesh.shards)
         yield from among(mesh.cp, "cp", "gather", rows * item * (1 + again) * piece.attended)

@@ -248,6 +248,55 @@ def test_models_that_read_more_than_tokens_are_refused_in_words() -> None:
     assert "takes no condition" in condition
 
 
+def faults(mesh: str) -> list[str]:
+    """What a rank says of batches and folders that are none; each time all ranks have to, as a job goes on after it."""
+    job = distribute(blockdsl.compile("a f | a f", **MODEL), mesh)
+    tokens, said = batches(False)[0][0], []
+    wrong = tokens.clone()
+    wrong[0, 0] = 999  # of a row that one rank has, and a stage that one rank has
+    for ask in (
+        lambda: job.backward(wrong),
+        lambda: job.loss(wrong),
+        lambda: job.backward(tokens[0]),
+        lambda: job.backward(tokens, torch.ones(2, 2, dtype=torch.bool)),
+        lambda: job.backward(tokens.repeat(1, 9)),
+        lambda: job.clip(0.0),
+        lambda: job.save("/dev/null/none"),
+        lambda: job.load("/dev/null/none"),
+    ):
+        with pytest.raises((UserError, ValueError)) as error:
+            ask()
+        said.append(str(error.value))
+    job.backward(tokens)
+    return said
+
+
+@pytest.mark.parametrize("mesh", ["fsdp=2", "pp=2"])
+def test_of_a_fault_every_rank_tells_and_none_waits(mesh: str) -> None:
+    first, second = run(faults, 2, mesh)
+    assert first == second
+    last, rows, seq = MODEL["num_tokens"] - 1, *batches(False)[0][0].shape
+    known = batches(False)[0][0].min()
+    outside = f"tokens are from 0 to {last}; these go from {known} to 999"
+    assert first[:6] == [
+        outside,
+        outside,
+        f"tokens must be (batch, 2 or more), one to see and one to predict, not ({seq},)",
+        f"mask must be ({rows}, {seq}), not (2, 2)",
+        f"the sequence has {9 * seq - 1} tokens; max_seq_len is {MODEL['max_seq_len']}",
+        "max_norm must be above 0, not 0.0",
+    ]
+    assert "/dev/null/none cannot be written: " in first[6]
+    assert "/dev/null/none cannot be read: " in first[7]
+
+
+def test_what_is_no_graph_or_mesh_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"graph must be a BlockGraph, as blockdsl\.compile makes one, not str"):
+        distribute("a f", "dp=2")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match='mesh must be a Mesh or its text, as "dp=2,fsdp=2", not int'):
+        distribute(blockdsl.compile("a f", **MODEL), 2)  # type: ignore[arg-type]
+
+
 def test_what_no_pipeline_can_do_is_said_in_words() -> None:
     few, shares, unknown, table = run(all_refused, 2)[0]
     assert "pp=2: a pipeline needs a block for each of its 2 stages; the stack has 1 block" in few

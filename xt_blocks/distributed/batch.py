@@ -6,12 +6,19 @@ Losses of shares are weighted so that their sum is the mean over all of a batch'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from blockdsl.graph.tokens import input_scheme
+
+from ..generation.autoregressive import shifted
+from ..kernels.masks import check_mask
 from .ranks import Ranks
+
+if TYPE_CHECKING:
+    from blockdsl import BlockGraph
 
 IGNORED = -100
 """A target that does not count."""
@@ -32,6 +39,30 @@ class Batch:
     mask: Tensor | None = None
     source: Tensor | None = None
     source_mask: Tensor | None = None
+
+    def check(self, graph: BlockGraph) -> None:
+        """Judge the whole batch, which every rank has: one that found a fault in its share alone would leave the others
+        waiting.
+
+        Args:
+            graph: the whole model's.
+
+        Raises:
+            TypeError: something is no tensor.
+            ValueError: a shape or type is wrong, a token is none of the model's, or rows are too long for it.
+        """
+        streams = graph.streams()
+        start = (text := streams.get("decoder", graph)).nx.nodes[text.start]
+        shifted(self.tokens, self.mask, IGNORED, 0)
+        _check_range("tokens", self.tokens, start["num_tokens"])
+        if input_scheme(text) == "absolute" and (seq := self.tokens.shape[1] - 1) > start["max_seq_len"]:
+            raise ValueError(f"the sequence has {seq} tokens; max_seq_len is {start['max_seq_len']}")
+        if self.source is not None:
+            if len(self.source) != len(self.tokens):
+                raise ValueError(f"source has {len(self.source)} rows, and tokens {len(self.tokens)}")
+            check_mask("source_mask", self.source_mask, self.source)
+            if (encoder := streams["encoder"]).reads == "tokens":
+                _check_range("source", self.source, encoder.nx.nodes[encoder.start]["num_tokens"])
 
     def pieces(self, ranks: Ranks, count: int, alike: bool) -> list[dict[str, Any]]:
         """Of each of so many micro-batches the inputs of a rank's `StageLoss`.
@@ -97,6 +128,12 @@ class Batch:
             "source_mask": None if mask is None else mask[places],
             "source_share": torch.full((1,), share, device="cpu", dtype=torch.get_default_dtype()),
         }
+
+
+def _check_range(name: str, tokens: Tensor, count: int) -> None:
+    known = tokens[tokens != IGNORED]
+    if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < count:
+        raise ValueError(f"{name} are from 0 to {count - 1}; these go from {known.min()} to {known.max()}")
 
 
 def targets_in(tokens: Tensor, mask: Tensor | None) -> Tensor:

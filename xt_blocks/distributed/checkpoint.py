@@ -115,7 +115,7 @@ def _states(
 
 
 def write(folder: Path, pieces: HeldTensors, group: dist.ProcessGroup | None = None) -> None:
-    """Write what all ranks of a group hold into a folder that is there; each calls this.
+    """Write what all ranks of a group hold into a folder, which is made if it is not there; each calls this.
 
     Raises:
         UserError: a rank could not, as when its disk is full.

@@ -30,6 +30,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from blockdsl import BlockGraph
 from blockdsl.errors import UserError
 from blockdsl.plan.context import why_whole_rows
 from blockdsl.plan.local import node_cuts, tensor_part, tensor_splits, whole_layers
@@ -57,7 +58,7 @@ from .tensor import cuts as cuts_of
 from .tensor import sum_gradients, tensor_parallel
 
 if TYPE_CHECKING:
-    from blockdsl import BlockGraph, Cut
+    from blockdsl import Cut
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
@@ -80,7 +81,12 @@ def distribute(graph: BlockGraph, mesh: Mesh | str, **options: Any) -> Job:
 
     Raises:
         UserError: the process group has another number of ranks, or the model cannot be split so; the message says why.
+        TypeError: the graph or the mesh is none.
     """
+    if not isinstance(graph, BlockGraph):
+        raise TypeError(f"graph must be a BlockGraph, as blockdsl.compile makes one, not {type(graph).__name__}")
+    if not isinstance(mesh, Mesh | str):
+        raise TypeError(f'mesh must be a Mesh or its text, as "dp=2,fsdp=2", not {type(mesh).__name__}')
     return Job(graph, Mesh.parse(mesh) if isinstance(mesh, str) else mesh, **options)
 
 
@@ -226,7 +232,8 @@ class Job:
         """
         if rows < (least := self.mesh.data * self.accumulate):
             pieces = f"dp × fsdp of {self.mesh} is {self.mesh.data}, and accumulate is {self.accumulate}"
-            raise UserError(f"a batch of {rows} rows cannot be cut into {least} pieces: {pieces}")
+            count = f"{rows} row{'s' * (rows != 1)}"
+            raise UserError(f"a batch of {count} cannot be cut into {least} pieces: {pieces}")
         self.ranks.tokens(seq_len)
 
     def backward(
@@ -244,8 +251,11 @@ class Job:
             source: what an encoder reads of each row: (batch, source) tokens, (batch, source, dim_in) vectors or
                 (batch, channels, height, width) images.
             source_mask: (batch, source) bool.
+
+        Raises:
+            ValueError: a shape or type is wrong, a token is none of the model's, or none is to be predicted.
+            UserError: the ranks cannot share so many rows, or rows so long.
         """
-        self.check_batch(len(tokens), tokens.shape[1] - 1)
         losses = self._passes(Batch(tokens, mask, source, source_mask), gradients=True)
         average_numbers(self.parameters(), self.ranks)
         if self.mesh.tp > 1:
@@ -308,6 +318,9 @@ class Job:
     def _passes(self, batch: Batch, gradients: bool) -> BatchLosses:
         if (batch.source is None) != (self.graph.encoder is None):
             raise ValueError("source= is what an encoder reads: give it to a model that has one, and to no other")
+        batch.check(self.graph)
+        if gradients:
+            self.check_batch(len(batch.tokens), batch.tokens.shape[1] - 1)
         for stage in self.stages.values():
             stage.train(gradients)
         count = self.pipeline.micro if self.pipeline is not None else self.accumulate if gradients else 1
@@ -374,14 +387,10 @@ class Job:
         Raises:
             UserError: a rank could not write, as on a full disk.
         """
-        path = Path(folder)
-        if self.ranks.main:
-            path.mkdir(parents=True, exist_ok=True)
-        dist.barrier()
         try:
-            checkpoint.write(path, self.contents(*optimizers))
+            checkpoint.write(Path(folder), self.contents(*optimizers))
         except UserError as error:
-            raise UserError(f"{path} cannot be written: {error}") from error
+            raise UserError(f"{folder} cannot be written: {error}") from error
 
     def load(self, folder: str | PathLike[str], *optimizers: torch.optim.Optimizer) -> None:
         """Read what `save` wrote, on this mesh or another; every rank calls this.
@@ -396,7 +405,9 @@ class Job:
             raise UserError(f"{folder} cannot be read: {reason(error)}") from error
 
     def clip(self, max_norm: float) -> float:
-        """Scale all gradients so that their norm over the whole model is at most this; returns what it was."""
+        """Scale all gradients so that their norm over the whole model is at most this, above 0; returns what it was."""
+        if not max_norm > 0:
+            raise UserError(f"max_norm must be above 0, not {max_norm}")
         here = 0.0
         if self.ranks.once(("dp",)):
             for name, parameter in self.named_parameters():

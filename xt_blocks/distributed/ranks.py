@@ -36,8 +36,10 @@ class Ranks:
         there = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 0
         if there != mesh.size:
             start = f"torchrun --nproc-per-node {mesh.size} ... starts as many"
-            have = f"there are {there} processes" if there else "there is no process group"
-            raise UserError(f"the mesh {mesh} has {mesh.size} ranks, but {have}; {start}")
+            have = "there is no process group" if not there else f"there are {there} processes"
+            have = "there is one process" if there == 1 else have
+            ranks = f"{mesh.size} rank{'s' * (mesh.size > 1)}"
+            raise UserError(f"the mesh {mesh} has {ranks}, but {have}; {start}")
         self.mesh, self.rank = mesh, dist.get_rank()
         self.place, self.device = mesh.place(self.rank), torch.device(device)
         sizes = tuple(getattr(mesh, axis) for axis in AXES)

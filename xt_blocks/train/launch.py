@@ -210,7 +210,8 @@ def _checked(command: str, mesh: str | None, device: str, seconds: float | None,
     if wanted.size != there:
         started = "this is one process" if there == 1 else f"torchrun started {there}"
         start = f"torchrun --nproc-per-node {wanted.size} -m blockdsl {command} --mesh {wanted} ..."
-        raise UserError(f"--mesh {wanted} has {wanted.size} ranks, and {started}; start them with\n  {start}")
+        ranks = f"{wanted.size} rank{'s' * (wanted.size > 1)}"
+        raise UserError(f"--mesh {wanted} has {ranks}, and {started}; start them with\n  {start}")
     if seconds is not None and not seconds > 0:
         raise UserError(f"--timeout must be more than 0 seconds, not {seconds:g}")
     if there > 1:
