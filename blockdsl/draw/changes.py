@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..graph.costs import stage_title
@@ -14,7 +15,7 @@ from .header import norm_words, stack_facts, stack_settings
 from .told import Told
 
 if TYPE_CHECKING:
-    from ..graph.diff import Change, Difference
+    from ..graph.diff import Change, Changed, Difference
     from ..graph.graph import Graph
     from .details import Details
 
@@ -28,6 +29,30 @@ def change_words(changes: Iterable[Change], arrow: str) -> str:
 
 def _said(change: Change, arrow: str) -> str:
     return f"{change.name} {spell(change.before)}{arrow}{spell(change.after)}"
+
+
+def _shown(change: Change) -> str:
+    """The same in a picture, which has all large numbers in groups of three digits."""
+    return f"{change.name} {_grouped(change.before)}{ARROW}{_grouped(change.after)}"
+
+
+def _grouped(value: Any) -> str:
+    return f"{value:,}" if type(value) is int else spell(value)
+
+
+def in_effect(diff: Difference, changed: Changed) -> list[Change]:
+    """What differs of a block or a read, with the values that options which are left open come to."""
+    if diff.before.node_type(changed.before) != "block":
+        return [*changed.changes]
+    was, now = vars(diff.before.completed(changed.before)), vars(diff.after.completed(changed.after))
+    return [
+        replace(
+            change,
+            before=was.get(change.name) if change.before is None else change.before,
+            after=now.get(change.name) if change.after is None else change.after,
+        )
+        for change in changed.changes
+    ]
 
 
 def rewired(diff: Difference, change: Change, arrow: str) -> str:
@@ -118,9 +143,9 @@ def stack_words(
     facts, captions = (ours, theirs), [own.captions for own in details]
     norms = [[fact for fact in own if fact != "causal"] for own in facts]
     differ = [_between("", size, other_size)]
-    differ += [_said(change, ARROW) for change in diff.stack]
+    differ += [_shown(change) for change in diff.stack]
     differ += [_between("", *(" ".join(own) or "no norm" for own in norms))]
-    differ += [_said(change, ARROW) for change in common if not _of_norm(diff, change)]
+    differ += [_shown(change) for change in common if not _of_norm(diff, change)]
     differ += [_between("positions", *map(_positions, captions))]
     differ += stage_changes(diff, ARROW)
     settings = [stack_settings(own) for own in captions]
@@ -170,7 +195,8 @@ def told(diff: Difference, common: Collection[Change]) -> tuple[Told, Told]:
         return Told(ours), Told(theirs)
     said: dict[str, list[str]] = {}
     for changed in (*diff.blocks, *diff.settings):
-        own = [_said(change, ARROW) for change in changed.changes if change not in common]
+        here = zip(changed.changes, in_effect(diff, changed), strict=True)
+        own = [_shown(told) for change, told in here if change not in common]
         said.setdefault(changed.after, []).extend(own)
     partner = dict(diff.pairs)
     for changed in diff.wiring:

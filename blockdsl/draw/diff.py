@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..graph.costs import row_length
 from . import changes, escape
 from .captions import Captions
-from .changes import change_words, read, rewired
+from .changes import change_words, in_effect, read, rewired
 
 if TYPE_CHECKING:
     from ..graph.diff import Change, Difference
@@ -66,7 +66,8 @@ class ChangeLines:
         ]
         rows += [
             (
-                f"~ {self.diff.before.block(changed.before)['kind']}: {change_words(changed.changes, ARROW)}",
+                f"~ {self.diff.before.block(changed.before)['kind']}: "
+                + change_words(in_effect(self.diff, changed), ARROW),
                 _both(changed.before, changed.after),
             )
             for changed in self.diff.blocks

@@ -106,7 +106,7 @@ def pictures(
         extent = scene.extent
         dx = x - round(extent.x)
         scene = renamed(scene, name)
-        headings.append(Text(dx + drawn.middle, 0.0, name, "heading", "middle"))
+        headings.append(Text(dx + drawn.middle, 0.0, name, "heading", "middle", scale=scale if legend else 1.0))
         whole.add(scene, dx)
         if joined and before is not None and before.rect is not None:
             context = f"{name}.context"

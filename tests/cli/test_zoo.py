@@ -15,7 +15,7 @@ def test_on_the_command_line(blockdsl: Blockdsl) -> None:
     assert "8,030,261,248" in blockdsl("stats", "zoo:llama3")[1]
     status, out, _ = blockdsl("diff", "zoo:llama2-7b", "zoo:llama3-8b")
     assert status == 1
-    assert "kv_heads none -> 8" in out
+    assert "kv_heads 32 -> 8" in out
     assert blockdsl("diff", "zoo:gpt2", "zoo:gpt2-small")[0] == 0
     assert "dim 64" in blockdsl("show", "zoo:gpt2", "--dim", "64")[1]
     status, _, err = blockdsl("show", "zoo:gtp2")

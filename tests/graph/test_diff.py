@@ -326,6 +326,15 @@ def test_changes_that_many_blocks_have_are_one_line() -> None:
     assert str(found).partition("costs, at")[0] == dedent(expected)
 
 
+def test_values_that_follow_from_others_are_told_as_what_they_come_to() -> None:
+    found = graph("a f", dim=32).diff(graph("a(kv_heads=1) f(inner=48)", dim=32))
+    lines = [" ".join(line.split()) for line in str(found).splitlines()]
+    assert lines[1:3] == ["~ a: kv_heads 2 -> 1 a0", "~ f: inner 128 -> 48 f1"]
+    assert [change.before for changed in found.blocks for change in changed.changes] == [None, None], "as it is given"
+    wide = graph("f", dim=512).diff(graph("f(inner=10000)", dim=512))
+    assert "inner 2,048 → 10,000" in wide.to_svg()
+
+
 def test_wiring_is_told_by_kinds() -> None:
     assert (
         str(diff("(a & f)*3", "(a f)*3")).splitlines()[:5]
