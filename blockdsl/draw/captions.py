@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..graph.costs import stage_title
 from ..graph.layout import Branching, Chain, Side, blocks_of, every_node, node_of, split_stages, whole_chain
@@ -17,6 +17,8 @@ from .operations import gated
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
+
+_Words = TypeVar("_Words")
 
 
 class Captions:
@@ -45,10 +47,14 @@ class Captions:
         check_readable(graph)
         self.graph = graph
         self.items = whole_chain(graph)
-        self.told: dict[Hashable, tuple[list[tuple[str, str]], dict[str, str]]] = {}  # see `shown`; of blocks alike
+        self._numbers: dict[Hashable, int] = {}
+        self._alike: dict[str, Hashable] = {}
+        self._said: dict[Hashable, Any] = {}  # what is said of all blocks that are alike
+        self.beside = {node: reads.read_beside(graph, node) for node in graph.nx}
         self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
         self.before: dict[str, str] = {}
         self.added: dict[str, list[str]] = {}
+        self.gaps: set[str] = set()
         self._follows(graph.end, self._walk(self.items or (), graph.start))
         self.astray = {
             node: f"of stage {stage_title(graph, graph.nx.nodes[node]['stage'])}"
@@ -59,7 +65,7 @@ class Captions:
         self.names = reads.Names(graph)
         self.read_from: dict[str, set[str]] = {}
         self.taken: set[str] = set()
-        for node in graph.nx:
+        for node in (node for node, read in self.beside.items() if read):
             for what, source in reads.wired(graph, node):
                 name = self.names.of(node, what, source)
                 if reads.of_stream(what):
@@ -94,11 +100,32 @@ class Captions:
     def _follows(self, node: str, at: str, branches: Sequence[str] = ()) -> None:
         streams = [*self.graph.sources(node, "base"), *self.graph.sources(node, "stream")]
         self.before[node] = at
+        if not streams:
+            self.gaps.add(node)
         self.added[node] = [source for source in dict.fromkeys(streams) if source not in (at, *branches)]
+
+    def alike(self, node: str) -> Hashable:
+        """A key that blocks have in common of which the same is said; one that takes something by name has its own."""
+        found = self._alike.get(node)
+        if found is None:
+            attrs, beside = self.graph.nx.nodes[node], self.beside[node]
+            if self.place(node) or not reads.unnamed(self.graph, beside):
+                found = node
+            else:
+                own = attrs["shift"], attrs["scale"], attrs["tie"]
+                key = attrs["kind"], content(attrs["options"]), tuple(attrs["given"]), own, beside
+                found = self._numbers.setdefault(key, len(self._numbers))
+            self._alike[node] = found
+        return found
+
+    def _once(self, key: Hashable, say: Callable[[], _Words]) -> _Words:
+        if key not in self._said:
+            self._said[key] = say()
+        return self._said[key]
 
     def gap(self, node: str) -> bool:
         """Whether a node reads no stream, though it stands after another."""
-        return node in self.before and not {*self.graph.sources(node, "stream"), *self.graph.sources(node, "base")}
+        return node in self.gaps
 
     def place(self, node: str) -> list[str]:
         """What its place in a drawing does not say: that it reads no stream, or that its stage is another one."""
@@ -117,20 +144,18 @@ class Captions:
 
         Each as its name, and as a pattern spells it.
         """
+        return self._once(("shown", self.alike(node)), lambda: self._shown(node))
+
+    def _shown(self, node: str) -> list[tuple[str, str]]:
         attrs = self.graph.nx.nodes[node]
-        key = attrs["kind"], content(attrs["options"]), tuple(attrs["given"])
-        if key not in self.told:
-            usual = self.usual[attrs["kind"]].items()
-            said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
-            named = {*attrs["given"], *(k for k in kind_of(attrs["kind"]).shown if attrs["options"].get(k) is not None)}
-            shown = {k: v for k, v in attrs["options"].items() if k in named or (k, v) not in said}
-            by_label = {o.name: o.reads for o in kind_of(attrs["kind"]).reading_options() if shown.get(o.name) is True}
-            texts = [(k, k if v is True else f"{k}={spell(v)}") for k, v in shown.items()]
-            self.told[key] = texts, by_label
-        texts, by_label = self.told[key]
-        if not by_label:
-            return texts
-        return [(k, self._by_label(node, k, by_label[k]) if k in by_label else text) for k, text in texts]
+        usual = self.usual[attrs["kind"]].items()
+        said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
+        kind = kind_of(attrs["kind"])
+        named = {*attrs["given"], *(name for name in kind.shown if attrs["options"].get(name) is not None)}
+        shown = {k: v for k, v in attrs["options"].items() if k in named or (k, v) not in said}
+        by_label = {o.name: o.reads for o in kind.reading_options() if shown.get(o.name) is True}
+        plain = {k: k if v is True else f"{k}={spell(v)}" for k, v in shown.items()}
+        return [(k, self._by_label(node, k, by_label[k]) if k in by_label else text) for k, text in plain.items()]
 
     def _by_label(self, node: str, name: str, what: str) -> str:
         """An option that reads what another block gives, with the label of that if it has one."""
@@ -141,6 +166,9 @@ class Captions:
         """The block as a pattern writes it."""
         if self.graph.node_type(node) == "read":
             return self.names.read(node)
+        return self._once(("name", self.alike(node)), lambda: self._name(node))
+
+    def _name(self, node: str) -> str:
         attrs = self.graph.nx.nodes[node]
         flags = self.options(node)
         text = attrs["kind"] + (f"({', '.join(flags)})" if flags else "")
@@ -153,6 +181,9 @@ class Captions:
         """The block in words, with what it reads beside the stream; not `named`: alike in all copies of a repeat."""
         if self.graph.node_type(node) == "read":
             return [self.names.read_words(node), *self.place(node)]
+        return self._once(("notes", named, self.alike(node)), lambda: self._notes(node, named))
+
+    def _notes(self, node: str, named: bool) -> list[str]:
         notes = [kind_of(self.graph.block(node)["kind"]).title, *self.place(node)]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         outside = [s for s in self.graph.sources(node, "context") if self.graph.node_type(s) == "context"]

@@ -15,7 +15,7 @@ from ..graph.layout import Chain
 from . import columns
 from .face import SHOULDER, STUB, Faces
 from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, clear, lanes
-from .operations import adds, replaces
+from .operations import adds
 from .parts import (
     DrawnAlike,
     DrawnBlock,
@@ -131,8 +131,8 @@ class Column:
         for i, frame in enumerate(frames):
             if frame.role == "stage":
                 rect = Rect(-piece.left, frame.rect.y, piece.left + piece.right, frame.rect.height)
-                labels = tuple(replace(label, x=rect.x + PAD) for label in frame.labels)
-                frames[i] = replace(frame, rect=rect, labels=labels)
+                labels = tuple(label._replace(x=rect.x + PAD) for label in frame.labels)
+                frames[i] = frame._replace(rect=rect, labels=labels)
         return self._join(piece)
 
     def _stage(self, piece: ColumnPart, stage: int, parts: Parts, goes_on: bool) -> ColumnPart:
@@ -188,32 +188,32 @@ class Column:
             piece.scene.edges.append(Edge("rail", piece.node, piece.node, ((0.0, piece.rail), (0.0, y)), arrow=False))
 
     def _block(self, piece: ColumnPart, block: DrawnBlock) -> None:
-        box = self.faces.box(block, -STUB - self.faces.width, piece.y)
-        rect = box.rect
+        box = self.faces.box(block, -STUB - self.faces.width, piece.y, on_rail=True)
+        face, rect = self.faces.faces[block.node], box.rect
         assert rect is not None
-        enter, leave = self.faces.taps(block.node, rect)
-        alone = replaces(self.graph, block.node)  # the rail ends where it enters, and begins where it leaves
+        enter, leave = rect.y + face.taps[0], rect.y + face.taps[1]
+        alone = not face.sign  # the rail ends where it enters, and begins where it leaves
         joins = 0.0 if alone else -RADIUS
         piece.scene.edges += [
             Edge("branch", piece.node, block.node, ((0.0, enter), (rect.right, enter))),
-            Edge("branch", block.node, block.node, ((rect.right, leave), (joins, leave)), arrow=not alone),
+            Edge("branch", block.node, block.node, ((rect.right, leave), (joins, leave)), not alone),
         ]
         piece.y = rect.bottom
         piece.step(block.node, *((enter, leave) if alone else (leave - RADIUS, leave + RADIUS)))
-        if pill := self.faces.pill(block.node, rect.bottom + 4):
-            mark, text = pill
-            box = replace(box, marks=(*box.marks, mark), texts=(*box.texts, text))
-            down = ((0.0, piece.rail), (0.0, mark.rect.y))
-            piece.scene.edges.append(Edge("rail", block.node, block.node, down, arrow=False))
-            piece.y = piece.rail = mark.rect.bottom
-            piece.right = max(piece.right, mark.rect.right)
-        piece.scene.boxes.append(box if alone else replace(box, join=(0.0, leave)))
+        if face.pill is not None:
+            pill = face.pill.moved(0.0, rect.y)
+            piece.scene.edges.append(Edge("rail", block.node, block.node, ((0.0, piece.rail), (0.0, pill.y)), False))
+            piece.y = piece.rail = pill.bottom
+            piece.right = max(piece.right, pill.right)
+        piece.scene.boxes.append(box)
         piece.ports += self._ports(block, rect)
         piece.left = max(piece.left, -rect.x)
 
     def _ports(self, block: DrawnBlock, rect: Rect) -> list[Port]:
         wires = [(wire, False) for wire in self.arriving.get(block, ())]
         wires += [(wire, True) for wire in self.leaving.get(block, ())]
+        if not wires:
+            return []
         ends = [("out", wire.role) if out else (wire.role, _name(wire.source)) for wire, out in wires]
         heights = self.faces.heights(block.node, rect, ends)
         return [Port(wire, out, block.node, ((rect.x, y),)) for (wire, out), y in zip(wires, heights, strict=True)]
@@ -329,7 +329,7 @@ class Column:
         moved = Scene("")
         moved.add(column.scene, x)
         head = ((0.0, start), (x, start))
-        moved.edges = [replace(e, points=(*head, *e.points[1:])) if e.points[0] == head[1] else e for e in moved.edges]
+        moved.edges = [e.through((*head, *e.points[1:])) if e.points[0] == head[1] else e for e in moved.edges]
         piece.scene.add(moved)
         piece.ports += [port.moved(x) for port in column.ports]
 
@@ -355,7 +355,7 @@ class Column:
         moved = Scene("")
         moved.add(column.scene, x)
         start, head = (x, column.start), ((0.0, spread), (x, spread))
-        moved.edges = [replace(e, points=(*head, *e.points[1:])) if e.points[0] == start else e for e in moved.edges]
+        moved.edges = [e.through((*head, *e.points[1:])) if e.points[0] == start else e for e in moved.edges]
         foot = (x, column.rail)
         if column.rail < column.y or not moved.boxes:  # a rail of its own
             middle = (x, max(column.y, column.start + GAP) + RADIUS)

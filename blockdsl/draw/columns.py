@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from math import sqrt
 from typing import NamedTuple
 
@@ -73,7 +72,7 @@ def stream(before: ColumnPart, after: ColumnPart, way: float, top: float, foot: 
     head, edges = (after.x, after.start), after.scene.edges
     for i, edge in enumerate(edges):
         if edge.points[0] == head:
-            edges[i] = replace(edge, points=(*points, *edge.points[1:]), heads=(2, 4))
+            edges[i] = edge.through((*points, *edge.points[1:]))._replace(heads=(2, 4))
             return
     after.lead = points
 
@@ -144,7 +143,7 @@ def _stems(piece: ColumnPart, at: int, ends: Sequence[_End]) -> None:
     groups: list[list[_End]] = []
     for end in sorted(ends, key=lambda end: end.port.y):
         outwards = (*end.port.points, (x, end.port.y))
-        piece.scene.edges.append(replace(end.edge, points=outwards if end.port.out else outwards[::-1]))
+        piece.scene.edges.append(end.edge.through(outwards if end.port.out else outwards[::-1]))
         if not groups or end.port.y - groups[-1][-1].port.y > LINE:
             groups.append([])
         groups[-1].append(end)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
-from ..registry.kinds import kind_of
+from ..registry.content import REMEMBERED, by_content
+from ..registry.kinds import Kind, kind_of
 from ..registry.reads import JOINS
 from . import ends, reads
 from .captions import Captions
@@ -14,9 +16,9 @@ from .colors import Colors
 from .details import Details
 from .inline import as_written
 from .lines import under_title
-from .operations import Operation, gated, mixes, operations, post_norm, read_by
+from .operations import Operation, post_norm, read_by, rotates, sign_of, steps
 from .parts import DrawnAlike, DrawnBlock, DrawnRead, DrawnSkip, DrawnSum, drawn_blocks
-from .scene import RADIUS, Box, Mark, Point, Rect, Text, even, size, text_width, widest
+from .scene import RADIUS, Box, Look, Mark, Point, Rect, Text, even, size, text_width, widest
 from .told import UNTOLD, Told
 from .widths import broken, cut_to_fit, wrapped
 
@@ -40,8 +42,14 @@ ALIKE_LINES = 4  # of what is in a run of blocks that two graphs have
 
 @dataclass(frozen=True)
 class _Face:
-    """What one block's box has written in it."""
+    """What one block's box has written in it, and at its join with the stream.
 
+    Attributes:
+        norm: of the sum after the block, on the rail; empty: there is none.
+        sign: in the circle where its update meets the stream; empty: it takes the stream's place.
+    """
+
+    kind: str
     title: str
     tie: str
     label: str
@@ -49,6 +57,8 @@ class _Face:
     operations: tuple[Operation, ...]
     shift: str
     scale: str
+    norm: str
+    sign: str
     measured: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
 
@@ -56,16 +66,89 @@ class _Face:
         """What stands under the title, from above, and the role of its text."""
         return (self.measured, "value"), (self.lines, "note"), (self.changes, "change")
 
-    @property
+    @cached_property
     def height(self) -> float:
         rows = len(self.operations)
         lines = len(self.measured) + len(self.lines) + len(self.changes)
         return SINGLE + LINE * lines + (rows * (OP + OP_GAP) + 5 if rows else 0)
 
-    def row(self, rect: Rect, index: int) -> float:
+    def row(self, index: int) -> float:
         """The middle of an operation, counted from the first; negative ones from the last."""
         count = len(self.operations)
-        return rect.bottom - INSET - OP / 2 - (OP + OP_GAP) * (count - 1 - index % count)
+        return self.height - INSET - OP / 2 - (OP + OP_GAP) * (count - 1 - index % count)
+
+    @cached_property
+    def taps(self) -> tuple[float, float]:
+        """How far below its top the stream enters the box and its update leaves it."""
+        return (self.row(0), self.row(-1)) if self.operations else (TAP, self.height - TAP)
+
+    @cached_property
+    def code(self) -> str:
+        return cut_to_fit(self.kind, size("code"), 80)
+
+    @cached_property
+    def indent(self) -> float:
+        return INSET + text_width(self.code, "code") + 8
+
+    @cached_property
+    def width(self) -> float:
+        """What it needs."""
+        title = text_width(self.title, "title")
+        title += sum(text_width(mark, "mark") + 14 for mark in (self.label, self.tie) if mark)
+        marks = max((text_width(mark, "mark") + 14 for mark in (self.shift, self.scale) if mark), default=0)
+        lines = max(widest(each, role) for each, role in self.rows())
+        beside = self.indent + max(title, lines) + marks + INSET
+        return max(beside, widest([row.text for row in self.operations], "op") + 4 * INSET)
+
+    @cached_property
+    def words(self) -> str:
+        """All that is written on it."""
+        rows = [row.text for row in self.operations]
+        lines, *others = (" ".join(each) for each in (self.lines, self.changes, self.measured))
+        said = ", ".join(filter(None, (lines, *rows, self.shift, self.scale, self.tie, self.label, *others)))
+        return self.title.lower() + (f" ({said})" if said else "")
+
+    @cached_property
+    def pill(self) -> Rect | None:
+        """Of the norm on the rail: from that to its left and right, and below the box's top."""
+        if not self.norm:
+            return None
+        wide = even(text_width(self.norm, "mark") + 10)
+        return Rect(-wide / 2, self.height + 4, wide, PILL)
+
+
+@lru_cache(REMEMBERED)
+def _look(face: _Face, wide: float, hue: str, badge: str, on_rail: bool) -> Look:
+    """A block's box from its left upper corner; `on_rail`: with where it meets the stream beside it."""
+    rect = Rect(0.0, 0.0, wide, face.height)
+    texts = [Text(INSET, 23, face.code, "code"), Text(face.indent, 23, face.title, "title")]
+    rows = [(line, role) for lines, role in face.rows() for line in lines]
+    texts += [Text(face.indent, 25 + LINE * (i + 1), line, role) for i, (line, role) in enumerate(rows)]
+    marks: list[Mark] = []
+    _badge(marks, texts, badge, rect)
+    beside = face.indent + text_width(face.title, "title") + 6
+    for text, role in ((face.label, "given"), (face.tie, "tie")):
+        if text:
+            _mark(marks, texts, text, beside, 11.5, role)
+            beside = marks[-1].rect.right + 6
+    enter, leave = face.taps
+    for text, middle, role in ((face.shift, enter, "shift"), (face.scale, leave, "scale")):
+        if text:
+            _mark(marks, texts, text, rect.right - text_width(text, "mark") - 12, middle - 7.5, role)
+    for i, row in enumerate(face.operations):
+        middle = face.row(i)
+        marks.append(Mark(Rect(INSET, middle - OP / 2, wide - 2 * INSET, OP), "op"))
+        texts.append(Text(wide / 2, middle + 3.5, row.text, "op", "middle"))
+        if i:
+            marks.append(Mark(Rect(wide / 2 - 0.6, middle - OP / 2 - OP_GAP, 1.2, OP_GAP), "flow"))
+    join = None
+    if on_rail:
+        rail = wide + STUB
+        join = (rail, leave) if face.sign else None
+        if face.pill is not None:
+            marks.append(Mark(face.pill.moved(rail, 0), "norm"))
+            texts.append(Text(rail, face.pill.y + 11.5, face.norm, "mark", "middle"))
+    return Look("block", rect, tuple(texts), tuple(marks), join, face.sign, face.kind, hue)
 
 
 class Faces:
@@ -83,41 +166,48 @@ class Faces:
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
         self._written: dict[tuple[str, ...], str] = {}
+        self.known: dict[Hashable, _Face] = {}  # of blocks that have the same written in them
 
     def measure(self, blocks: Iterable[DrawnBlock]) -> None:
         """Set the width that all blocks have."""
         for block in blocks:
-            face = self.faces[block.node] = self._face(block)
-            self.width = max(self.width, even(self._needed(block.node, face)))
+            self.faces[block.node] = self._face(block)
+        self.width = max([self.width, *(even(face.width) for face in self.known.values())])
 
     def _face(self, block: DrawnBlock) -> _Face:
         node = block.node
-        attrs = self.graph.nx.nodes[node]
-        rows = tuple(
-            row._replace(text=cut_to_fit(row.text, size("op"), MOST_OP))
-            for row in (operations(self.graph, node) if self.opened else ())
-        )
-        lines = [cut_to_fit(line, size("note"), MOST) for line in under_title(self.captions, node, self.opened)]
-        return _Face(
-            cut_to_fit(_capital(kind_of(attrs["kind"]).title), size("title"), MOST, bold=True),
-            cut_to_fit(f"@{attrs['tie']}", size("mark"), 90) if attrs["tie"] else "",
-            cut_to_fit(" ".join(f"^{name}" for name in self.captions.own(node)), size("mark"), 90),
-            tuple(wrapped(lines, size("note"), MOST)),
-            rows,
-            "" if self.opened or not attrs["shift"] else f"shift {attrs['shift']}",
-            "" if self.opened else _scale(attrs["scale"] * attrs["options"]["branch_scale"]),
-            self._measured(block.nodes),
-            tuple(wrapped([*self.told.changes.get(node, ())], size("change"), MOST, bold=True)),
-        )
+        changes = tuple(wrapped([*self.told.changes.get(node, ())], size("change"), MOST, bold=True))
+        labels = " ".join(f"^{name}" for name in self.captions.own(node))
+        measured = self._measured(block.nodes)
+        key = self.captions.alike(node), labels, measured, changes
+        if key not in self.known:
+            attrs, uses = self.graph.block(node), len(self.graph.uses(node))
+            own = attrs["shift"], attrs["scale"], attrs["tie"] or ""
+            lines, rotated = under_title(self.captions, node, self.opened), self.opened and rotates(self.graph, node)
+            self.known[key] = _face(
+                kind_of(attrs["kind"]),
+                attrs["options"],
+                self.graph.dim,
+                uses,
+                self.opened,
+                own,
+                lines,
+                labels,
+                rotated,
+                measured,
+                changes,
+            )
+        return self.known[key]
 
     def _measured(self, nodes: Sequence[str]) -> tuple[str, ...]:
         """The number on a box, where there are any; a range and its mean in two lines where one is too long."""
         said = "" if self.colors.heat is None else self.colors.heat.said(nodes)
         return tuple(wrapped(said.split(", "), size("value"), MOST, ", ", bold=True)) if said else ()
 
-    def _tip(self, nodes: Sequence[str], lines: str) -> str:
+    def _tip(self, nodes: Sequence[str], lines: Callable[[], str]) -> Callable[[], str]:
         """A tooltip, with what was measured first."""
-        return "\n".join([*(() if self.colors.heat is None else self.colors.heat.tip(nodes)), lines])
+        heat = self.colors.heat
+        return lines if heat is None else lambda: "\n".join([*heat.tip(nodes), lines()])
 
     def in_words(self, part: DrawnBlock) -> str:
         """A block with all that is written on it, or how a read joins the stream."""
@@ -125,66 +215,16 @@ class Faces:
             return reads.skip_words(self.graph, part.node, self.captions.added[part.node])
         if isinstance(part, DrawnRead):
             return self.captions.names.read_words(part.node)
-        face = self.faces[part.node]
-        rows = [row.text for row in face.operations]
-        lines, *others = (" ".join(each) for each in (face.lines, face.changes, face.measured))
-        said = ", ".join(filter(None, (lines, *rows, face.shift, face.scale, face.tie, face.label, *others)))
-        return face.title.lower() + (f" ({said})" if said else "")
-
-    def _needed(self, node: str, face: _Face) -> float:
-        title = text_width(face.title, "title")
-        title += sum(text_width(mark, "mark") + 14 for mark in (face.label, face.tie) if mark)
-        marks = max((text_width(mark, "mark") + 14 for mark in (face.shift, face.scale) if mark), default=0)
-        lines = max(widest(each, role) for each, role in face.rows())
-        beside = self._indent(node) + max(title, lines) + marks + INSET
-        return max(beside, widest([row.text for row in face.operations], "op") + 4 * INSET)
-
-    def _indent(self, node: str) -> float:
-        return INSET + text_width(self._code(node), "code") + 8
-
-    def _code(self, node: str) -> str:
-        return cut_to_fit(self.graph.block(node)["kind"], size("code"), 80)
+        return self.faces[part.node].words
 
     def height(self, node: str) -> float:
         return self.faces[node].height
 
-    def box(self, block: DrawnBlock, x: float, y: float) -> Box:
-        """A block's box with its left upper corner there."""
-        node = block.node
-        face, kind = self.faces[node], self.graph.block(node)["kind"]
-        rect = Rect(x, y, self.width, face.height)
-        base, indent = y + 23, x + self._indent(node)
-        texts = [Text(x + INSET, base, self._code(node), "code"), Text(indent, base, face.title, "title")]
-        rows = [(line, role) for lines, role in face.rows() for line in lines]
-        texts += [Text(indent, base + 2 + LINE * (i + 1), line, role) for i, (line, role) in enumerate(rows)]
-        marks: list[Mark] = []
-        self._badge(marks, texts, node, rect)
-        beside = indent + text_width(face.title, "title") + 6
-        for text, role in ((face.label, "given"), (face.tie, "tie")):
-            if text:
-                _mark(marks, texts, text, beside, y + 11.5, role)
-                beside = marks[-1].rect.right + 6
-        enter, leave = self.taps(node, rect)
-        for text, middle, role in ((face.shift, enter, "shift"), (face.scale, leave, "scale")):
-            if text:
-                _mark(marks, texts, text, rect.right - text_width(text, "mark") - 12, middle - 7.5, role)
-        for i, row in enumerate(face.operations):
-            middle = face.row(rect, i)
-            marks.append(Mark(Rect(x + INSET, middle - OP / 2, rect.width - 2 * INSET, OP), "op"))
-            texts.append(Text(x + rect.width / 2, middle + 3.5, row.text, "op", "middle"))
-            if i:
-                marks.append(Mark(Rect(x + rect.width / 2 - 0.6, middle - OP / 2 - OP_GAP, 1.2, OP_GAP), "flow"))
-        tip = self._tip(block.nodes, self.details.of_block(block.nodes))
-        hue = self.colors.of(block.nodes)
-        sign = "⋈" if gated(self.graph, node) else "≡" if mixes(self.graph, node) else "+"
-        return Box(node, block.nodes, "block", rect, tuple(texts), tuple(marks), None, sign, kind, tip, hue)
-
-    def _badge(self, marks: list[Mark], texts: list[Text], node: str, rect: Rect) -> None:
-        """What became of a node, on its box's upper left corner, told by more than a colour."""
-        if sign := self.told.sign(node):
-            corner = Rect(rect.x - BADGE / 2, rect.y - BADGE / 2, BADGE, BADGE)
-            marks.append(Mark(corner, "badge"))
-            texts.append(Text(rect.x, rect.y + 4, sign, "badge", "middle"))
+    def box(self, block: DrawnBlock, x: float, y: float, on_rail: bool = False) -> Box:
+        """A block's box with its left upper corner there; `on_rail`: with where it meets the stream at its right."""
+        node, nodes = block.node, block.nodes
+        look = _look(self.faces[node], self.width, self.colors.of(nodes), self.told.sign(node), on_rail)
+        return Box(node, nodes, look, x, y, self._tip(nodes, partial(self.details.of_block, nodes)))
 
     def alike(self, run: DrawnAlike, x: float, y: float, wide: float) -> Box:
         """The box of a run that both graphs have: how many blocks, and which."""
@@ -192,34 +232,17 @@ class Faces:
         title = f"{count:,} blocks alike"
         words = self._words_of(run)
         lines = broken(words, size("note"), wide - 2 * INSET, bold=False)[:ALIKE_LINES]
-        rect = Rect(x, y, wide, SINGLE + LINE * len(lines) - 6)
-        middle = x + wide / 2
-        texts = [Text(middle, y + 20, title, "title", "middle")]
-        texts += [Text(middle, y + 21 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
+        rect = Rect(0.0, 0.0, wide, SINGLE + LINE * len(lines) - 6)
+        texts = [Text(wide / 2, 20, title, "title", "middle")]
+        texts += [Text(wide / 2, 21 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
         tip = f"{title} in both: {words}"
-        return Box(run.node, run.nodes, "alike", rect, tuple(texts), tip=tip, hue="grey-0")
+        return Box(run.node, run.nodes, Look("alike", rect, tuple(texts), hue="grey-0"), x, y, lambda: tip)
 
     def _words_of(self, run: DrawnAlike) -> str:
         """The blocks of a run as a pattern writes them; it is placed by itself, and again in its column."""
         if run.nodes not in self._written:
             self._written[run.nodes] = as_written(self.captions, run.inside)
         return self._written[run.nodes]
-
-    def pill(self, node: str, y: float) -> tuple[Mark, Text] | None:
-        """The norm of the sum after a post-norm block, on the rail."""
-        norm = post_norm(self.graph.block(node)["options"])
-        if norm is None:
-            return None
-        text = norm.in_words(eps=self.opened)
-        wide = even(text_width(text, "mark") + 10)
-        return Mark(Rect(-wide / 2, y, wide, PILL), "norm"), Text(0.0, y + 11.5, text, "mark", "middle")
-
-    def taps(self, node: str, rect: Rect) -> tuple[float, float]:
-        """Where the stream enters a box and its update leaves it."""
-        face = self.faces[node]
-        if face.operations:
-            return face.row(rect, 0), face.row(rect, -1)
-        return rect.y + TAP, rect.bottom - TAP
 
     def heights(self, node: str, rect: Rect, wires: Sequence[tuple[str, str]]) -> list[float]:
         """Where wires, each its role and its source, meet a box's left edge.
@@ -234,7 +257,7 @@ class Faces:
             return [rect.y + rect.height * (distinct.index(end) + 1) / (len(distinct) + 1) for end in ends]
         rows = [self._row(face, role, source) for role, source in distinct]
         heights = {
-            end: face.row(rect, row) + OP * ((rows[:i].count(row) + 1) / (rows.count(row) + 1) - 0.5)
+            end: rect.y + face.row(row) + OP * ((rows[:i].count(row) + 1) / (rows.count(row) + 1) - 0.5)
             for i, (end, row) in enumerate(zip(distinct, rows, strict=True))
         }
         return [heights[end] for end in ends]
@@ -249,20 +272,17 @@ class Faces:
     # Other nodes -----------------------------------------------------------------------------------------------------
 
     def sum(self, nodes: tuple[str, ...], at: Point) -> Box:
-        tip = f"{nodes[0]}: the stream and what each branch adds to it"
-        return Box(nodes[0], nodes, "sum", None, join=at, tip=tip)
+        return Box(nodes[0], nodes, SUM, *at, lambda: f"{nodes[0]}: the stream and what each branch adds to it")
 
     def gain(self, nodes: tuple[str, ...], at: Point) -> Box:
-        tip = "what this branch added to the stream"
-        return Box(nodes[0], nodes, "gain", None, join=at, sign=GAIN, tip=tip)
+        return Box(nodes[0], nodes, GAINED, *at, lambda: "what this branch added to the stream")
 
     def label(self, nodes: tuple[str, ...], name: str, at: Point) -> Box:
         """A dot on the rail, with its name at the right above what begins there."""
-        texts = (Text(7.0, at[1] - 4.5, f"^{name}", "name"),) if name else ()
-        tip = f"{name}: " if name else ""
-        return Box(
-            nodes[0], nodes, "label", None, texts, join=at, sign="", tip=tip + reads.place_of(self.graph, [*nodes])
-        )
+        texts = (Text(7.0, -4.5, f"^{name}", "name"),) if name else ()
+        look = Look("label", None, texts, join=(0.0, 0.0), sign="")
+        named = f"{name}: " if name else ""
+        return Box(nodes[0], nodes, look, *at, lambda: named + reads.place_of(self.graph, [*nodes]))
 
     def read(self, nodes: tuple[str, ...], y: float) -> Box:
         """A circle on the rail where it adds, with how beside that; else, in the stream's place, how."""
@@ -270,29 +290,29 @@ class Faces:
         join = JOINS[attrs["join"]]
         how = join.formula.removeprefix("x + ") if self.opened else join.name
         beside = [_scale(attrs["scale"]), f"@{attrs['tie']}" if attrs["tie"] else "", *self._measured(nodes)]
-        tip = self._tip(nodes, self.details.of_read(nodes))
+        tip = self._tip(nodes, partial(self.details.of_read, nodes))
+        marks: list[Mark] = []
         if join.replaces:
             text = " ".join(filter(None, (how, *beside)))
             wide = even(text_width(text, "mark") + 12)
-            rect = Rect(-wide / 2, y, wide, PILL)
-            texts = [Text(0.0, y + 11.5, text, "mark", "middle")]
-            marks: list[Mark] = []
-            self._badge(marks, texts, nodes[0], Rect(rect.x - BADGE / 2, rect.middle, 0.0, 0.0))
-            return Box(nodes[0], nodes, "read", rect, tuple(texts), tuple(marks), tip=tip)
+            rect = Rect(-wide / 2, 0.0, wide, PILL)
+            texts = [Text(0.0, 11.5, text, "mark", "middle")]
+            _badge(marks, texts, self.told.sign(nodes[0]), Rect(rect.x - BADGE / 2, rect.middle, 0.0, 0.0))
+            return Box(nodes[0], nodes, Look("read", rect, tuple(texts), tuple(marks)), 0.0, y, tip)
         text = " ".join(filter(None, (how if join.shapes(1, 1) else "", *beside)))
-        marks, texts = [], []
-        self._badge(marks, texts, nodes[0], Rect(-RADIUS - BADGE / 2 - 2, y + RADIUS, 0.0, 0.0))
+        texts = []
+        _badge(marks, texts, self.told.sign(nodes[0]), Rect(-RADIUS - BADGE / 2 - 2, RADIUS, 0.0, 0.0))
         if text:
-            _mark(marks, texts, text, RADIUS + 11, y + RADIUS - 7.5, "how")
-        return Box(nodes[0], nodes, "read", None, tuple(texts), tuple(marks), (0.0, y + RADIUS), tip=tip)
+            _mark(marks, texts, text, RADIUS + 11, RADIUS - 7.5, "how")
+        return Box(nodes[0], nodes, Look("read", None, tuple(texts), tuple(marks), (0.0, RADIUS)), 0.0, y, tip)
 
     def lone_read(self, node: str) -> Box:
         """A read as a pattern writes it, where there is no rail."""
         text = " ".join((self.captions.name(node), *self._measured((node,))))
         wide = even(text_width(text, "mark") + 12)
         texts = (Text(wide / 2, 11.5, text, "mark", "middle"),)
-        tip = self._tip((node,), self.details.of_read((node,)))
-        return Box(node, (node,), "read", Rect(0, 0, wide, PILL), texts, tip=tip)
+        tip = self._tip((node,), partial(self.details.of_read, (node,)))
+        return Box(node, (node,), Look("read", Rect(0.0, 0.0, wide, PILL), texts), more=tip)
 
     def skip(self, skip: DrawnSkip, at: Point) -> Box:
         """A circle on the rail where streams of further up are added; of a sum with a base, what those gained."""
@@ -300,14 +320,14 @@ class Faces:
         marks: list[Mark] = []
         texts: list[Text] = []
         if added and self.graph.sources(node, "base"):
-            _mark(marks, texts, GAIN, RADIUS + 11, at[1] - 7.5, "how")
+            _mark(marks, texts, GAIN, RADIUS + 11, -7.5, "how")
         tip = reads.skip_words(self.graph, node, added)
         is_sum = isinstance(skip, DrawnSum)
         if is_sum:
             tip = f"{node}: a sum that adds nothing" if not added else f"{node}: the stream and {tip}"
-            self._badge(marks, texts, node, Rect(at[0] - RADIUS - BADGE / 2 - 2, at[1], 0.0, 0.0))
-        role = "sum" if is_sum else "skip"
-        return Box(node, skip.nodes, role, None, tuple(texts), tuple(marks), at, tip=tip)
+            _badge(marks, texts, self.told.sign(node), Rect(-RADIUS - BADGE / 2 - 2, 0.0, 0.0, 0.0))
+        look = Look("sum" if is_sum else "skip", None, tuple(texts), tuple(marks), (0.0, 0.0))
+        return Box(node, skip.nodes, look, *at, lambda: tip)
 
     def input(self, x: float, y: float, wide: float) -> Box:
         graph = self.graph
@@ -328,36 +348,82 @@ class Faces:
         rows += [(line, "note") for line in wrapped(notes, size("note"), wide - INSET, " · ")]
         changes = wrapped([*self.told.changes.get(node, ())], size("change"), wide - INSET, bold=True)
         rows += [(line, "change") for line in changes]
-        rect = Rect(x, y, wide, 30 + LINE * len(rows))
-        middle = x + wide / 2
-        texts = [Text(middle, y + 19, title, "title", "middle")]
-        texts += [Text(middle, y + 20 + LINE * (i + 1), line, role, "middle") for i, (line, role) in enumerate(rows)]
+        rect = Rect(0.0, 0.0, wide, 30 + LINE * len(rows))
+        texts = [Text(wide / 2, 19, title, "title", "middle")]
+        texts += [Text(wide / 2, 20 + LINE * (i + 1), line, role, "middle") for i, (line, role) in enumerate(rows)]
         marks: list[Mark] = []
-        self._badge(marks, texts, node, rect)
-        tip = self._tip((node,), self.details.of_end(node, [title, *notes]))
+        _badge(marks, texts, self.told.sign(node), rect)
+        tip = self._tip((node,), partial(self.details.of_end, node, [title, *notes]))
         hue = self.told.hue(node) if self.colors.heat is None else self.colors.heat.look((node,))
-        return Box(node, (node,), self.graph.node_type(node), rect, tuple(texts), tuple(marks), tip=tip, hue=hue)
+        look = Look(self.graph.node_type(node), rect, tuple(texts), tuple(marks), hue=hue)
+        return Box(node, (node,), look, x, y, tip)
 
     def source(self, node: str, right: float, y: float) -> Box:
         """A position, the condition or the context, its right upper corner there."""
         attrs = self.graph.nx.nodes[node]
+        tip: Callable[[], str]
         if attrs["type"] == "context":
-            title, tip = "context", f"{node}: the sequence that cross-attention reads"
+            title, tip = "context", lambda: f"{node}: the sequence that cross-attention reads"
         elif attrs["type"] == "condition":
-            title, tip = "condition", self.details.of_condition(node)
+            title, tip = "condition", partial(self.details.of_condition, node)
         else:
-            title, tip = self.captions.position(node), self.details.of_position(node)
+            title, tip = self.captions.position(node), partial(self.details.of_position, node)
             title += "" if read_by(self.graph, node) else " positions"
         most = max(text_width(title, "label"), SOURCE_LEAST)
         lines = wrapped(self.details.further(node), size("note"), most) if self.opened else []
         wide = even(max(text_width(title, "label"), widest(lines, "note")) + 2 * INSET)
-        middle = right - wide / 2
-        texts = [Text(middle, y + 17, title, "label", "middle")]
-        texts += [Text(middle, y + 18 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
-        rect = Rect(right - wide, y, wide, SOURCE + LINE * len(lines))
+        texts = [Text(wide / 2, 17, title, "label", "middle")]
+        texts += [Text(wide / 2, 18 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
+        rect = Rect(0.0, 0.0, wide, SOURCE + LINE * len(lines))
         marks: list[Mark] = []
-        self._badge(marks, texts, node, rect)
-        return Box(node, (node,), attrs["type"], rect, tuple(texts), tuple(marks), tip=tip)
+        _badge(marks, texts, self.told.sign(node), rect)
+        return Box(node, (node,), Look(attrs["type"], rect, tuple(texts), tuple(marks)), right - wide, y, tip)
+
+
+SUM = Look("sum", None, join=(0.0, 0.0))
+GAINED = Look("gain", None, join=(0.0, 0.0), sign=GAIN)
+
+
+@by_content
+def _face(
+    kind: Kind,
+    options: Mapping[str, Any],
+    dim: int,
+    uses: int,
+    opened: bool,
+    own: tuple[int, float, str],
+    lines: tuple[str, ...],
+    labels: str,
+    rotated: bool,
+    measured: tuple[str, ...],
+    changes: tuple[str, ...],
+) -> _Face:
+    """The face of a block; `own`: its shift, its scale and its tie; `lines`: under its title."""
+    shift, scale, tie = own
+    rows = steps(kind, kind.completed(dim, options, uses), shift, scale, rotated) if opened else ()
+    norm = post_norm(options)
+    return _Face(
+        kind.name,
+        cut_to_fit(_capital(kind.title), size("title"), MOST, bold=True),
+        cut_to_fit(f"@{tie}", size("mark"), 90) if tie else "",
+        cut_to_fit(labels, size("mark"), 90),
+        tuple(wrapped([cut_to_fit(line, size("note"), MOST) for line in lines], size("note"), MOST)),
+        tuple(row._replace(text=cut_to_fit(row.text, size("op"), MOST_OP)) for row in rows),
+        "" if opened or not shift else f"shift {shift}",
+        "" if opened else _scale(scale * options["branch_scale"]),
+        "" if norm is None else norm.in_words(eps=opened),
+        sign_of(options),
+        measured,
+        changes,
+    )
+
+
+def _badge(marks: list[Mark], texts: list[Text], sign: str, rect: Rect) -> None:
+    """What became of a node, on its box's upper left corner, told by more than a colour."""
+    if sign:
+        corner = Rect(rect.x - BADGE / 2, rect.y - BADGE / 2, BADGE, BADGE)
+        marks.append(Mark(corner, "badge"))
+        texts.append(Text(rect.x, rect.y + 4, sign, "badge", "middle"))
 
 
 def _mark(marks: list[Mark], texts: list[Text], text: str, x: float, y: float, role: str) -> None:

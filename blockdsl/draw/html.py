@@ -97,10 +97,10 @@ def _numbers(graphs: Mapping[str, Graph], overlay: Measurement | None) -> dict[s
 
 def _packed_scene(scene: Scene, packed: Packed, place: Mapping[str, int]) -> dict[str, Any]:
     """The picture without what the page has elsewhere, and the nodes of its groups in the order they have there."""
-    boxes = [replace(box, nodes=box.nodes if box.type in NAMELESS else (), tip="") for box in scene.boxes]
-    edges = [replace(edge, source="", target="") for edge in scene.edges]
+    boxes = [box._replace(nodes=box.nodes if box.look.type in NAMELESS else (), more=None) for box in scene.boxes]
+    edges = [edge._replace(source="", target="") for edge in scene.edges]
     text = svg(replace(scene, boxes=boxes, edges=edges)).replace(f"<style>\n{style()}\n</style>\n", "")
-    named = [box.nodes for box in scene.boxes if box.type not in NAMELESS]
+    named = [box.nodes for box in scene.boxes if box.look.type not in NAMELESS]
     return {"lines": packed.add(text), "boxes": [[place[node] for node in nodes] for nodes in named]}
 
 

@@ -42,10 +42,10 @@ def add_legend(
     """
     if heat is not None:
         _add_scale(scene, heat)
-        grey = any(box.type == "block" and box.hue == GREY for box in scene.boxes)
+        grey = any(box.look.type == "block" and box.look.hue == GREY for box in scene.boxes)
         colors = (*colors, *([(GREY, "not measured")] if grey else []))
-    signs = {box.sign for box in scene.boxes if box.join}
-    signs |= {text.text for box in scene.boxes for text in box.texts if text.text == GAIN}
+    signs = {box.look.sign for box in scene.boxes if box.look.join}
+    signs |= {text.text for box in scene.boxes for text in box.look.texts if text.text == GAIN}
     lines = {"many" if edge.many else edge.role for edge in scene.edges} & {*LINES}
     swatch = Rect(0, 0, 30 if lines else 2 * RADIUS, 2 * RADIUS)
     extent = scene.extent

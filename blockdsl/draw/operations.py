@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..registry.kinds import CONCAT, Kind, kind_of
+from ..registry.kinds import CONCAT, Kind
 from ..registry.norms import Norm, norms_of
 from ..registry.positions import SCHEMES
 
@@ -19,15 +19,13 @@ class Operation(NamedTuple):
     reads: tuple[str, ...] = ()
 
 
-def operations(graph: Graph, node: str) -> list[Operation]:
-    """Those of a block, but for the add and for what is done to the sum."""
-    attrs = graph.nx.nodes[node]
-    rotated = any(read_by(graph, source) == "rotary" for source in graph.sources(node, "position"))
-    return steps(kind_of(attrs["kind"]), graph.completed(node), attrs["shift"], attrs["scale"], rotated)
+def rotates(graph: Graph, node: str) -> bool:
+    """Whether a block reads a rotation of its queries and keys."""
+    return any(read_by(graph, source) == "rotary" for source in graph.sources(node, "position"))
 
 
 def steps(kind: Kind, o: Any, shift: int = 0, scale: float = 1, rotated: bool = True) -> list[Operation]:
-    """The same of a kind by its completed options."""
+    """The operations of a block by its completed options, but for the add and for what is done to the sum."""
     of_stream, of_output, _ = norms_of(vars(o))
     inside = [(kind.title, " ".join(kind.inputs))] if kind.steps is None else kind.steps(o)
     out = [Operation("beside an earlier stream", (CONCAT,))] if o.dim_in != o.dim else []
@@ -56,13 +54,7 @@ def adds(graph: Graph, node: str) -> bool:
     o = graph.nx.nodes[node]["options"]
     if post_norm(o) is not None:
         return False
-    plain = o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1
-    return plain and not gated(graph, node) and not mixes(graph, node)
-
-
-def replaces(graph: Graph, node: str) -> bool:
-    """Whether a block's update takes the stream's place."""
-    return graph.nx.nodes[node]["options"].get("scale_residual_constant") == 0
+    return o["pre_norm"] and not o["scale_residual"] and o["scale_residual_constant"] == 1 and sign_of(o) == "+"
 
 
 def gated(graph: Graph, node: str) -> bool:
@@ -70,9 +62,11 @@ def gated(graph: Graph, node: str) -> bool:
     return bool(graph.nx.nodes[node]["options"].get("gate_residual"))
 
 
-def mixes(graph: Graph, node: str) -> bool:
-    """Whether it mixes several residual streams."""
-    return graph.nx.nodes[node]["options"].get("num_residual_streams", 1) > 1
+def sign_of(options: Any) -> str:
+    """How a block's update meets the stream: the sign of `svg` for it; empty: it takes its place."""
+    if options.get("scale_residual_constant") == 0:
+        return ""
+    return "⋈" if options.get("gate_residual") else "≡" if options.get("num_residual_streams", 1) > 1 else "+"
 
 
 def post_norm(options: Any) -> Norm | None:

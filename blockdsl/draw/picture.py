@@ -128,8 +128,8 @@ def pictures(
 
 def renamed(scene: Scene, name: str) -> Scene:
     """The scene of a graph among others: its nodes are called `name.node`."""
-    boxes = [replace(b, node=f"{name}.{b.node}", nodes=tuple(f"{name}.{n}" for n in b.nodes)) for b in scene.boxes]
-    edges = [replace(e, source=f"{name}.{e.source}", target=f"{name}.{e.target}") for e in scene.edges]
+    boxes = [b._replace(node=f"{name}.{b.node}", nodes=tuple(f"{name}.{n}" for n in b.nodes)) for b in scene.boxes]
+    edges = [e._replace(source=f"{name}.{e.source}", target=f"{name}.{e.target}") for e in scene.edges]
     return replace(scene, boxes=boxes, edges=edges)
 
 
@@ -138,7 +138,7 @@ def _fed(edge: Edge, context: str, output: Box) -> Edge:
     if edge.source != context or output.rect is None:
         return edge
     start = output.rect.right, output.rect.middle
-    return replace(edge, source=output.node, points=(start, (edge.points[0][0], start[1]), *edge.points[1:]))
+    return edge._replace(source=output.node, points=(start, (edge.points[0][0], start[1]), *edge.points[1:]))
 
 
 def _into(output: Box, context: Box, x: float) -> Edge:
@@ -257,11 +257,11 @@ class Picture:
                 Edge("rail", start, start, ((0.0, rail), (0.0, middle - RADIUS)), arrow=False),
                 Edge("position", position, start, ((-STUB, middle), (-RADIUS, middle))),
             ]
-            box, rail = replace(box, join=(0.0, middle)), middle + RADIUS
+            box, rail = box.joined((0.0, middle)), middle + RADIUS
         self.scene.boxes.append(box)
         first = ((0.0, piece.start), (0.0, rail))
         piece.scene.edges = [
-            replace(e, points=(first[1], *e.points[1:])) if e.points[0] == first[0] else e for e in piece.scene.edges
+            e.through((first[1], *e.points[1:])) if e.points[0] == first[0] else e for e in piece.scene.edges
         ]
         piece.rail = rail if piece.rail == piece.start else piece.rail
 

@@ -19,8 +19,23 @@ from ..registry.reads import JOINS
 if TYPE_CHECKING:
     from ..graph.graph import Graph
 
-_PLAIN = {"stream", "base", "position", "normed", "condition"}
+_STREAM = {"stream", "base"}
+_PLAIN = {*_STREAM, "position", "normed", "condition"}
 _NAMED = 3  # sources that a line names
+
+
+def read_beside(graph: Graph, node: str) -> tuple[tuple[str, str], ...]:
+    """What a node reads beside the stream: (what the edge carries, source)."""
+    edges = graph.nx._pred[node]  # not through the views of `pred`: every node is asked
+    return tuple((what, source) for source in edges for what in carried(edges[source]) if what not in _STREAM)
+
+
+def unnamed(graph: Graph, read: Iterable[tuple[str, str]]) -> bool:
+    """Whether none of what is read is told by the label or the name of its source."""
+    return all(
+        what in ("position", "condition") or (what == "context" and graph.node_type(source) == "context")
+        for what, source in read
+    )
 
 
 def wired(graph: Graph, node: str) -> Iterator[tuple[str, str]]:

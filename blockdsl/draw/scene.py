@@ -5,17 +5,20 @@ The unit is a pixel at 100%; x grows to the right, y downwards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
+from typing import NamedTuple
 
 from .widths import width
 
 Point = tuple[float, float]
+RADIUS, DOT = 7.0, 3.0
+"""Of the circle of a sum, and of the dot of a label."""
 
 
-@dataclass(frozen=True)
-class Rect:
+class Rect(NamedTuple):
     x: float
     y: float
     width: float
@@ -37,8 +40,13 @@ class Rect:
         return Rect(self.x + dx, self.y + dy, self.width, self.height)
 
 
-@dataclass(frozen=True)
-class Text:
+def around(rects: Sequence[Rect]) -> Rect:
+    """The smallest rectangle that holds all of them."""
+    x, y = min(rect.x for rect in rects), min(rect.y for rect in rects)
+    return Rect(x, y, max(rect.right for rect in rects) - x, max(rect.bottom for rect in rects) - y)
+
+
+class Text(NamedTuple):
     """A line of text.
 
     Attributes:
@@ -67,36 +75,31 @@ class Text:
         return left, left + wide
 
     def moved(self, dx: float, dy: float) -> Text:
-        return replace(self, x=self.x + dx, y=self.y + dy)
+        return Text(self.x + dx, self.y + dy, self.text, self.role, self.anchor, self.scale)
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A small frame inside a box: a shift, a half step, a tie, or one operation."""
 
     rect: Rect
     role: str
 
     def moved(self, dx: float, dy: float) -> Mark:
-        return replace(self, rect=self.rect.moved(dx, dy))
+        return Mark(self.rect.moved(dx, dy), self.role)
 
 
-@dataclass(frozen=True)
-class Box:
-    """A node.
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a box looks like, wherever it is; blocks that look alike share one.
 
     Attributes:
-        node: of the graph; nodes: all that it stands for.
         type: of the node, "block", "sum", "input", ..., or one of NAMELESS; kind: of a block.
         rect: None for a sum.
         join: where what it gives meets the stream, the middle of a circle; None where it does not.
         sign: in that circle; empty: it is a dot.
-        tip: more on it, a line each.
         hue: the class of its colour.
     """
 
-    node: str
-    nodes: tuple[str, ...]
     type: str
     rect: Rect | None
     texts: tuple[Text, ...] = ()
@@ -104,21 +107,65 @@ class Box:
     join: Point | None = None
     sign: str = "+"
     kind: str | None = None
-    tip: str = ""
     hue: str = ""
 
+    @cached_property
+    def area(self) -> Rect | None:
+        """All that it takes but its texts, which are inside of that or beside a dot."""
+        rects = [*([self.rect] if self.rect else ()), *(mark.rect for mark in self.marks)]
+        if self.join:
+            rects.append(Rect(self.join[0] - RADIUS, self.join[1] - RADIUS, 2 * RADIUS, 2 * RADIUS))
+        return around(rects) if rects else None
+
+
+class Box(NamedTuple):
+    """A node.
+
+    Attributes:
+        node: of the graph; nodes: all that it stands for.
+        x, y: where the place is from which its look counts.
+        more: gives `tip`; what nobody points at is not worked out.
+    """
+
+    node: str
+    nodes: tuple[str, ...]
+    look: Look
+    x: float = 0.0
+    y: float = 0.0
+    more: Callable[[], str] | None = None
+
+    @property
+    def tip(self) -> str:
+        """More on it, a line each."""
+        return "" if self.more is None else self.more()
+
+    @property
+    def rect(self) -> Rect | None:
+        return None if self.look.rect is None else self.look.rect.moved(self.x, self.y)
+
+    @property
+    def join(self) -> Point | None:
+        return None if self.look.join is None else (self.look.join[0] + self.x, self.look.join[1] + self.y)
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        return tuple(text.moved(self.x, self.y) for text in self.look.texts)
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        return tuple(mark.moved(self.x, self.y) for mark in self.look.marks)
+
+    def joined(self, at: Point) -> Box:
+        """The same, meeting the stream there."""
+        look = self.look
+        own = Look(look.type, look.rect, look.texts, look.marks, (at[0] - self.x, at[1] - self.y), hue=look.hue)
+        return Box(self.node, self.nodes, own, self.x, self.y, self.more)
+
     def moved(self, dx: float, dy: float) -> Box:
-        return replace(
-            self,
-            rect=None if self.rect is None else self.rect.moved(dx, dy),
-            texts=tuple(text.moved(dx, dy) for text in self.texts),
-            marks=tuple(mark.moved(dx, dy) for mark in self.marks),
-            join=None if self.join is None else (self.join[0] + dx, self.join[1] + dy),
-        )
+        return Box(self.node, self.nodes, self.look, self.x + dx, self.y + dy, self.more)
 
 
-@dataclass(frozen=True)
-class Edge:
+class Edge(NamedTuple):
     """A line that carries something from one node to another.
 
     Attributes:
@@ -141,11 +188,15 @@ class Edge:
     heads: tuple[int, ...] = ()
 
     def moved(self, dx: float, dy: float) -> Edge:
-        return replace(self, points=tuple((x + dx, y + dy) for x, y in self.points))
+        return self.through(tuple((x + dx, y + dy) for x, y in self.points))
+
+    def through(self, points: tuple[Point, ...]) -> Edge:
+        """The same by another way."""
+        role, source, target, _, arrow, curved, many, cut, heads = self
+        return Edge(role, source, target, points, arrow, curved, many, cut, heads)
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A stage or a repeat, around boxes.
 
     Attributes:
@@ -160,11 +211,11 @@ class Frame:
     labels: tuple[Text, ...]
 
     def moved(self, dx: float, dy: float) -> Frame:
-        return replace(self, rect=self.rect.moved(dx, dy), labels=tuple(label.moved(dx, dy) for label in self.labels))
+        labels = tuple(label.moved(dx, dy) for label in self.labels)
+        return Frame(self.role, self.rect.moved(dx, dy), self.value, labels)
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """An entry of the legend: a colour, the sign of a sum or a line, and what it stands for.
 
     Attributes:
@@ -180,7 +231,7 @@ class Key:
     line: str = ""
 
     def moved(self, dx: float, dy: float) -> Key:
-        return replace(self, swatch=self.swatch.moved(dx, dy), label=self.label.moved(dx, dy))
+        return self._replace(swatch=self.swatch.moved(dx, dy), label=self.label.moved(dx, dy))
 
 
 @dataclass
@@ -220,23 +271,17 @@ class Scene:
     @property
     def extent(self) -> Rect:
         """The smallest rectangle that holds everything."""
-        rects = [box.rect for box in self.boxes if box.rect] + [frame.rect for frame in self.frames]
-        rects += [mark.rect for box in self.boxes for mark in box.marks] + [key.swatch for key in self.keys]
+        rects = [frame.rect for frame in self.frames] + [key.swatch for key in self.keys]
+        rects += [box.look.area.moved(box.x, box.y) for box in self.boxes if box.look.area]
         texts = [label for frame in self.frames for label in frame.labels] + [key.label for key in self.keys]
         texts += self.labels + self.head
-        points = [point for edge in self.edges for point in edge.points]
-        points += [
-            (box.join[0] + side, box.join[1] + side) for box in self.boxes if box.join for side in (-RADIUS, RADIUS)
-        ]
         xs = [x for rect in rects for x in (rect.x, rect.right)] + [x for text in texts for x in text.extent]
         ys = [y for rect in rects for y in (rect.y, rect.bottom)]
         ys += [y for text in texts for y in (text.y - text.size, text.y + text.size / 3)]
-        xs, ys = xs + [x for x, _ in points], ys + [y for _, y in points]
+        xs += [x for edge in self.edges for x, _ in edge.points]
+        ys += [y for edge in self.edges for _, y in edge.points]
         return Rect(min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
 
-
-RADIUS, DOT = 7.0, 3.0
-"""Of the circle of a sum, and of the dot of a label."""
 
 NAMELESS = ("gain", "label", "skip")
 """Types of boxes that stand for no node; theirs is the one that they are drawn with."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from math import ceil, floor
+from typing import NamedTuple
 
 from .choices import THEMES, check_choice
 from .palette import style
-from .scene import DOT, NAMELESS, RADIUS, Box, Edge, Frame, Key, Point, Rect, Scene, Text
+from .scene import DOT, NAMELESS, RADIUS, Box, Edge, Frame, Key, Look, Point, Rect, Scene, Text
 
 MARGIN = 16.0
 CORNER = 6.0
@@ -26,107 +27,112 @@ WIDE_HEAD = 8.5, 5.2
 def svg(scene: Scene, theme: str = "auto") -> str:
     """The picture, one string. `theme`: one of THEMES."""
     check_choice("theme", theme, THEMES)
-    return "\n".join(_Svg(scene, theme).lines())
+    return "\n".join(_lines(scene, theme))
 
 
-class _Svg:
-    def __init__(self, scene: Scene, theme: str) -> None:
-        self.scene, self.theme = scene, theme
-        extent = scene.extent
-        self.dx, self.dy = MARGIN - floor(extent.x), MARGIN - floor(extent.y)
-        self.width, self.height = ceil(extent.right) + self.dx + MARGIN, ceil(extent.bottom) + self.dy + MARGIN
+class Sheet(NamedTuple):
+    """What a picture is drawn on: its size, and how far its scene is moved for that."""
 
-    def lines(self) -> Iterator[str]:
-        wide, high = n(self.width), n(self.height)
-        title = escape(self.scene.title)
-        yield (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="blockdsl" viewBox="0 0 {wide} {high}" '
-            f'width="{wide}" height="{high}" role="group" aria-label="{title}">'
-        )
-        yield f"<title>{title}</title>"
-        if self.scene.alt:
-            yield f"<desc>{escape(self.scene.alt)}</desc>"
-        yield f"<style>\n{style(self.theme)}\n</style>"
-        yield f'<rect class="ground" width="{wide}" height="{high}"/>'
-        yield f'<g transform="translate({n(self.dx)} {n(self.dy)})">'
-        for frame in self.scene.frames:
-            yield self._frame(frame)
-        order = ("rail", "branch", "position", "condition", "context", "scores")
-        edges = sorted(self.scene.edges, key=lambda edge: order.index(edge.role) if edge.role in order else len(order))
-        yield from map(self._edge, edges)
-        yield from (self._core(edge) for edge in edges if edge.many)  # above all of them: where two meet, both are open
-        for box in self.scene.boxes:
-            yield from self._box(box)
-        yield from map(self._key, self.scene.keys)
-        for label in self.scene.labels:
-            yield text(label)
-        if self.scene.head:
-            lines = sorted(self.scene.head, key=lambda line: (line.x, line.y))
-            yield f'<g class="head">{"".join(map(text, lines))}</g>'
-        yield "</g>\n</svg>"
+    dx: float
+    dy: float
+    width: float
+    height: float
 
-    def _key(self, key: Key) -> str:
-        r = key.swatch
-        if key.hue:
-            middle = Text(r.x + r.width / 2, r.middle + 4.5, key.sign, "badge", "middle")
-            return (
-                f'<g class="key"><rect class="{key.hue}" {area(r)} rx="3"/>{text(key.label) if key.label.text else ""}'
-                f"{text(middle) if key.sign else ''}</g>"
-            )
-        if key.line:
-            many = key.line == "many"
-            edge = Edge("read" if many else key.line, "", "", ((r.x, r.middle), (r.right, r.middle)), many=many)
-            shown = self._edge(edge) + (self._core(edge) if many else "")
-        else:
-            shown = sign(key.sign, (r.x + r.width / 2, r.middle))
-            shown = f'<g class="label">{shown}</g>' if not key.sign else shown
-        return f'<g class="key">{shown}{text(key.label) if key.label.text else ""}</g>'
 
-    def _frame(self, frame: Frame) -> str:
-        data = "data-stage" if frame.role == "stage" else "data-times"
-        labels = "".join(map(text, frame.labels))
-        return f'<g class="{frame.role}" {data}="{frame.value}"><rect {area(frame.rect)} rx="10"/>{labels}</g>'
+def sheet(scene: Scene) -> Sheet:
+    """As large as the scene and a margin."""
+    extent = scene.extent
+    dx, dy = MARGIN - floor(extent.x), MARGIN - floor(extent.y)
+    return Sheet(dx, dy, ceil(extent.right) + dx + MARGIN, ceil(extent.bottom) + dy + MARGIN)
 
-    def _edge(self, edge: Edge) -> str:
-        ends = f'data-from="{escape(edge.source)}" data-to="{escape(edge.target)}"'
-        points, head = edge.points, ""
-        if edge.arrow and not edge.many:
-            head = f'<path class="head {edge.role}" d="{arrow(points, HEAD)}"/>'
-        for i in edge.heads:
-            middle = [(a + b) / 2 for a, b in zip(*points[i : i + 2], strict=True)]
-            head += f'<path class="head {edge.role}" d="{arrow((points[i], (middle[0], middle[1])), WIDE_HEAD)}"/>'
-        path = curve(points) if edge.curved else rounded(points)
-        marks = (" many" if edge.many else "") + (" cut" if edge.cut else "")
-        return f'<path class="edge {edge.role}{marks}" {ends} d="{path}"/>{head}'
 
-    def _core(self, edge: Edge) -> str:
-        """The light middle of a line that stands for several, and its head."""
-        *way, (x, y), (end, _) = edge.points
-        hollow = rounded((*way, (x, y), (end + WIDE_HEAD[0] * ((x > end) - (x < end)), y)))
-        head = arrow(edge.points, WIDE_HEAD)
-        return f'<path class="core" d="{hollow}"/><path class="head {edge.role}" d="{head}"/>'
-
-    def _box(self, box: Box) -> Iterator[str]:
-        yield f"<g {self._names(box)}>"
-        if box.tip:
+def _lines(scene: Scene, theme: str) -> Iterator[str]:
+    dx, dy, wide, high = map(n, sheet(scene))
+    title = escape(scene.title)
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="blockdsl" viewBox="0 0 {wide} {high}" '
+        f'width="{wide}" height="{high}" role="group" aria-label="{title}">'
+    )
+    yield f"<title>{title}</title>"
+    if scene.alt:
+        yield f"<desc>{escape(scene.alt)}</desc>"
+    yield f"<style>\n{style(theme)}\n</style>"
+    yield f'<rect class="ground" width="{wide}" height="{high}"/>'
+    yield f'<g transform="translate({dx} {dy})">'
+    yield from map(frame_group, scene.frames)
+    edges = in_order(scene.edges)
+    yield from (path(edge_line(edge), _ends(edge)) + "".join(map(path, edge_heads(edge))) for edge in edges)
+    for edge in edges:
+        if edge.many:
+            yield "".join(map(path, edge_core(edge)))
+    for box in scene.boxes:
+        yield f"<g {_names(box)}>"
+        if box.more is not None:
             yield f"<title>{escape(box.tip)}</title>"
-        if box.rect:
-            yield f'<rect {area(box.rect)} rx="6"/>'
-        for mark in box.marks:
-            yield f'<rect class="mark {mark.role}" {area(mark.rect)} rx="4"/>'
-        yield from map(text, box.texts)
-        if box.join:
-            yield sign(box.sign, box.join)
+        yield from box_shapes(box)
         yield "</g>"
+    yield from upper(scene)
+    yield "</g>\n</svg>"
 
-    def _names(self, box: Box) -> str:
-        """The attributes by which a page finds a box."""
-        if box.type in NAMELESS:
-            return f'class="node {box.type}" data-of="{escape(" ".join(box.nodes))}"'
-        named = f"block kind-{box.kind}" if box.type == "block" else f"node {box.type}"
-        nodes = escape(" ".join(box.nodes))
-        classes = f"{named} {box.hue}".strip()
-        return f'class="{classes}" data-node="{escape(box.node)}" data-nodes="{nodes}" role="img" tabindex="0"'
+
+def _names(box: Box) -> str:
+    """The attributes by which a page finds a box."""
+    look = box.look
+    nodes = escape(" ".join(box.nodes))
+    if look.type in NAMELESS:
+        return f'class="{classes(look)}" data-of="{nodes}"'
+    return f'class="{classes(look)}" data-node="{escape(box.node)}" data-nodes="{nodes}" role="img" tabindex="0"'
+
+
+def frame_group(own: Frame) -> str:
+    data = "data-stage" if own.role == "stage" else "data-times"
+    labels = "".join(map(text, own.labels))
+    return f'<g class="{own.role}" {data}="{own.value}"><rect {area(own.rect)} rx="10"/>{labels}</g>'
+
+
+def upper(scene: Scene) -> Iterator[str]:
+    """What is above all boxes, or beside them: the legend, names of lines, the lines above the picture."""
+    yield from map(_key, scene.keys)
+    yield from map(text, scene.labels)
+    if scene.head:
+        lines = sorted(scene.head, key=lambda line: (line.x, line.y))
+        yield f'<g class="head">{"".join(map(text, lines))}</g>'
+
+
+def _key(key: Key) -> str:
+    r = key.swatch
+    if key.hue:
+        middle = Text(r.x + r.width / 2, r.middle + 4.5, key.sign, "badge", "middle")
+        return (
+            f'<g class="key"><rect class="{key.hue}" {area(r)} rx="3"/>{text(key.label) if key.label.text else ""}'
+            f"{text(middle) if key.sign else ''}</g>"
+        )
+    if key.line:
+        many = key.line == "many"
+        edge = Edge("read" if many else key.line, "", "", ((r.x, r.middle), (r.right, r.middle)), many=many)
+        shown = path(edge_line(edge), _ends(edge)) + "".join(map(path, edge_heads(edge)))
+        shown += "".join(map(path, edge_core(edge))) if many else ""
+    else:
+        shown = sign(key.sign, (r.x + r.width / 2, r.middle))
+        shown = f'<g class="label">{shown}</g>' if not key.sign else shown
+    return f'<g class="key">{shown}{text(key.label) if key.label.text else ""}</g>'
+
+
+def box_shapes(box: Box) -> Iterator[str]:
+    """What a box shows."""
+    if box.rect:
+        yield f'<rect {area(box.rect)} rx="6"/>'
+    for mark in box.marks:
+        yield f'<rect class="mark {mark.role}" {area(mark.rect)} rx="4"/>'
+    yield from map(text, box.texts)
+    if box.join:
+        yield sign(box.look.sign, box.join)
+
+
+def classes(look: Look) -> str:
+    """Those of a box's group."""
+    named = f"block kind-{look.kind}" if look.type == "block" else f"node {look.type}"
+    return f"{named} {look.hue}".strip()
 
 
 _SIGNS = {
@@ -167,13 +173,80 @@ def text(line: Text) -> str:
     return f'<text class="{line.role}" x="{n(line.x)}" y="{n(line.y)}"{anchor}{scaled}>{escape(line.text)}</text>'
 
 
-def rounded(points: tuple[Point, ...]) -> str:
+_ORDER = {role: i for i, role in enumerate(("rail", "branch", "position", "condition", "context", "scores"))}
+
+
+def in_order(edges: Iterable[Edge]) -> list[Edge]:
+    """Edges from below to above."""
+    return sorted(edges, key=lambda edge: _ORDER.get(edge.role, len(_ORDER)))
+
+
+Segment = tuple[str, tuple[Point, ...]]
+"""A part of a path: its letter, and the points that follow it."""
+
+
+class Stroke(NamedTuple):
+    """A path and its classes."""
+
+    classes: str
+    way: tuple[Segment, ...]
+
+
+def path(stroke: Stroke, more: str = "") -> str:
+    return f'<path class="{stroke.classes}"{more} d="{_absolute(stroke.way)}"/>'
+
+
+def _absolute(way: Iterable[Segment]) -> str:
+    return "".join(letter + " ".join(f"{n(x)} {n(y)}" for x, y in points) for letter, points in way)
+
+
+def relative(way: Iterable[Segment]) -> str:
+    """The same, to follow a move to the place from which its points count."""
+    out, at = [], (0.0, 0.0)
+    for letter, points in way:
+        moves = " ".join(f"{n(x - at[0])} {n(y - at[1])}" for x, y in points)
+        if (letter, moves) != ("M", "0 0"):
+            out.append(letter.lower() + moves)
+        at = points[-1] if points else at
+    return "".join(out)
+
+
+def _ends(edge: Edge) -> str:
+    return f' data-from="{escape(edge.source)}" data-to="{escape(edge.target)}"'
+
+
+def edge_line(edge: Edge) -> Stroke:
+    """An edge without its heads."""
+    marks = (" many" if edge.many else "") + (" cut" if edge.cut else "")
+    return Stroke(f"edge {edge.role}{marks}", curve(edge.points) if edge.curved else rounded(edge.points))
+
+
+def edge_heads(edge: Edge) -> Iterator[Stroke]:
+    """At its end, but for the wide ones of `core`, and on its way."""
+    points = edge.points
+    if edge.arrow and not edge.many:
+        yield Stroke(f"head {edge.role}", arrow(points, HEAD))
+    for i in edge.heads:
+        (x, y), (to_x, to_y) = points[i : i + 2]
+        yield Stroke(f"head {edge.role}", arrow((points[i], ((x + to_x) / 2, (y + to_y) / 2)), WIDE_HEAD))
+
+
+def edge_core(edge: Edge) -> Iterator[Stroke]:
+    """The light middle of a line that stands for several, and its head.
+
+    They are above all lines: where two meet, both are open.
+    """
+    *way, (x, y), (end, _) = edge.points
+    yield Stroke("core", rounded((*way, (x, y), (end + WIDE_HEAD[0] * ((x > end) - (x < end)), y))))
+    yield Stroke(f"head {edge.role}", arrow(edge.points, WIDE_HEAD))
+
+
+def rounded(points: tuple[Point, ...]) -> tuple[Segment, ...]:
     """A path along the points with round corners."""
-    out = [f"M{n(points[0][0])} {n(points[0][1])}"]
+    out: list[Segment] = [("M", points[:1])]
     for before, at, after in zip(points, points[1:], points[2:], strict=False):
-        start, end = toward(at, before), toward(at, after)
-        out.append(f"L{n(start[0])} {n(start[1])}Q{n(at[0])} {n(at[1])} {n(end[0])} {n(end[1])}")
-    return "".join([*out, f"L{n(points[-1][0])} {n(points[-1][1])}"])
+        out += [("L", (toward(at, before),)), ("Q", (at, toward(at, after)))]
+    return (*out, ("L", points[-1:]))
 
 
 def toward(at: Point, other: Point) -> Point:
@@ -184,16 +257,16 @@ def toward(at: Point, other: Point) -> Point:
     return at[0] + dx * share, at[1] + dy * share
 
 
-def curve(points: tuple[Point, ...]) -> str:
+def curve(points: tuple[Point, ...]) -> tuple[Segment, ...]:
     """A path from point to point that leaves and arrives upright."""
-    out = [f"M{n(points[0][0])} {n(points[0][1])}"]
+    out: list[Segment] = [("M", points[:1])]
     for (x, y), (to_x, to_y) in pairwise(points):
         middle = (y + to_y) / 2
-        out.append(f"C{n(x)} {n(middle)} {n(to_x)} {n(middle)} {n(to_x)} {n(to_y)}")
-    return "".join(out)
+        out.append(("C", ((x, middle), (to_x, middle), (to_x, to_y))))
+    return tuple(out)
 
 
-def arrow(points: tuple[Point, ...], shape: tuple[float, float]) -> str:
+def arrow(points: tuple[Point, ...], shape: tuple[float, float]) -> tuple[Segment, ...]:
     """A triangle with its tip at the last point."""
     (x, y), (to_x, to_y) = points[-2:]
     length, half = shape
@@ -202,4 +275,4 @@ def arrow(points: tuple[Point, ...], shape: tuple[float, float]) -> str:
         dx = 0
     back = to_x - dx * length, to_y - dy * length
     left, right = (back[0] - dy * half, back[1] + dx * half), (back[0] + dy * half, back[1] - dx * half)
-    return f"M{n(to_x)} {n(to_y)}L{n(left[0])} {n(left[1])}L{n(right[0])} {n(right[1])}Z"
+    return ("M", points[-1:]), ("L", (left,)), ("L", (right,)), ("Z", ())

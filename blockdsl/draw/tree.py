@@ -5,7 +5,7 @@ Copies fold where they are alike and where one line says what all of them read: 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,6 +91,7 @@ class ItemTree:
         self.captions, self.graph, self.unfold = captions, captions.graph, unfold
         self.labelled, self.apart, self.told = labelled, apart, told or {}
         self._keys: dict[str, Any] = {}  # of nodes, met before
+        self.words: dict[Hashable, tuple[str, ...]] = {}  # of blocks that are alike
 
     def stages(self, items: Chain) -> tuple[tuple[int, Parts], ...]:
         return tuple((stage, self.parts([own])) for stage, own in self.items(items))
@@ -189,13 +190,11 @@ class ItemTree:
         if isinstance(item, str) and self.graph.node_type(item) == "read":
             return *self.captions.names.alike(item), *self._apart(item)
         if isinstance(item, str):
-            sources = self.graph.sources(item, "position")
-            words = (
-                self.captions.name(item),
-                *self.captions.notes(item, named=False),
-                *self.captions.own(item),
-            )
-            return *words, *sources, *self._apart(item)
+            key = self.captions.alike(item)
+            if key not in self.words:
+                sources = self.graph.sources(item, "position")
+                self.words[key] = self.captions.name(item), *self.captions.notes(item, named=False), *sources
+            return self.words[key], *self.captions.own(item), *self._apart(item)
         if isinstance(item, Side):
             return "side", *(self.key(inner) for inner in self._with_labels(item.chain))
         return tuple(tuple(self.key(inner) for inner in self._with_labels(branch)) for branch in item.branches)

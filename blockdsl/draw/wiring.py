@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
@@ -69,19 +70,25 @@ class _Wiring:
                 self.streams |= {(node, part.name): copy for node, copy in copies.items()}
             elif not isinstance(part, DrawnSkip):
                 self.blocks |= copies
-        self.place = {node: i for i, node in enumerate(self.graph.order())}
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        return {node: i for i, node in enumerate(self.graph.order())}
 
     def wires(self) -> tuple[tuple[Wire, ...], list[str]]:
         out: dict[Wire, None] = {}
         unclear: dict[str, None] = {}
         between: dict[tuple[str, DrawnBlock, DrawnBlock], list[tuple[int, int]]] = {}
+        beside = self.captions.beside
         for part in self.loops:
-            for role in ("position", "condition", "context"):
-                for node in part.nodes if isinstance(part, DrawnAlike) else part.nodes[:1]:
-                    outside = [s for s in self.graph.sources(node, role) if self.graph.node_type(s) == role]
-                    if type(part) in (DrawnBlock, DrawnAlike):
-                        out |= {Wire(role, source, part): None for source in outside}
+            if type(part) in (DrawnBlock, DrawnAlike):
+                nodes = part.nodes if isinstance(part, DrawnAlike) else part.nodes[:1]
+                read = [each for node in nodes for each in beside[node] if self.graph.node_type(each[1]) == each[0]]
+                for outside in ("position", "condition", "context"):
+                    out |= {Wire(role, source, part): None for role, source in read if role == outside}
             for i, node in enumerate(part.nodes):
+                if not beside[node] and not isinstance(part, DrawnSkip):
+                    continue
                 for role, copy in self._reads(part, node):
                     between.setdefault((role, copy.part, part), []).append((copy.number, i))
         for (role, source, target), copies in between.items():

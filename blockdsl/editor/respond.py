@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from ..draw.choices import COLORS, DETAILS
+from ..draw.difference import difference
 from ..draw.palette import style
+from ..draw.picture import scene
+from ..draw.pieces import scene_pieces
+from ..draw.scene import Scene
 from ..errors import UserError
 from ..graph.costs import Cost, by_stage, row_length, sizes
 from ..language.format import format_text
@@ -31,9 +36,8 @@ from .written import Written, read
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
-_STYLE = re.compile(r"<style>.*?</style>\n?", re.DOTALL)
 _SIZE = re.compile(r' style="font-size:([\d.]+)px"')
-"""What the page's policy keeps out of a picture: it has the style sheet already, and sets the sizes itself."""
+"""What the page's policy keeps out of a picture; it sets the sizes itself."""
 
 LONGEST = 10**12  # tokens a row
 MOST = 60  # completions: more than anyone reads
@@ -92,39 +96,81 @@ def _kinds() -> list[Answer]:
 
 
 def _look(request: Request) -> Answer:
-    """The picture of what is written, its costs, and what is to say about the text.
+    """The picture of what is written, in pieces, its costs, and what is to say about the text.
 
-    `picture` is None where the text, or the one that it is held against, has a mistake.
+    `picture` is None where the text, or the one that it is held against, has a mistake. `shapes` names those that the
+    page has, and `known` says how many; without them, there are all.
     """
-    text = _written(request, "text")
-    against = None if request.get("against") is None else _written(request, "against")
+    text, against = _both(request)
     answer: Answer = {"text": text.told("" if against is None else "after")}
     if against is not None:
         answer["against"] = against.told("before")
-    if text.graph is None:
+    drawn = _picture(request)
+    if drawn is None or text.graph is None:
         return answer | {"picture": None}
-    seq_len = _length(request)
-    look: dict[str, Any] = {"detail": request.get("detail", "block"), "seq_len": seq_len}
-    if against is None:
-        color, unfold = request.get("color", "kind"), bool(request.get("unfold"))
-        drawn = text.graph.to_svg(color=color, unfold=unfold, **look)
-    elif against.graph is None:
-        return answer | {"picture": None}
-    else:
-        difference = against.graph.diff(text.graph, seq_len)
-        drawn = difference.to_svg(**look)
-        answer["changes"] = difference.to_text()
-    answer["picture"] = _SIZE.sub(r' data-size="\1"', _STYLE.sub("", drawn))
-    answer["costs"] = _costs(text, seq_len, str(request.get("dtype", "float32")))
+    known = whole("known", request.get("known", 0), 0)
+    picture = scene_pieces(drawn.scene, str(request.get("shapes", "")), known)
+    answer["picture"] = picture | {"upper": _SIZE.sub(r' data-size="\1"', picture["upper"])}
+    if drawn.changes:
+        answer["changes"] = drawn.changes
+    answer["costs"] = _costs(text, _length(request), str(request.get("dtype", "float32")))
     return answer
 
 
+def _tip(request: Request) -> Answer:
+    """What there is to know of a node of the picture that `look` gives of the same request."""
+    drawn = _picture(request)
+    boxes = () if drawn is None else drawn.scene.boxes
+    return {"text": next((box.tip for box in boxes if box.node == request.get("node")), "")}
+
+
+class _Drawn(NamedTuple):
+    """A picture, and how its two texts differ."""
+
+    scene: Scene
+    changes: str
+
+
+def _picture(request: Request) -> _Drawn | None:
+    text, against = _given(request, "text"), None if request.get("against") is None else _given(request, "against")
+    detail, color = str(request.get("detail", "block")), str(request.get("color", "kind"))
+    return _drawn(text, against, detail, color, bool(request.get("unfold")), _length(request))
+
+
+@lru_cache(maxsize=2)
+def _drawn(text: _Given, against: _Given | None, detail: str, color: str, unfold: bool, seq_len: int) -> _Drawn | None:
+    """The picture, kept for what is asked of it next; None where a text has a mistake."""
+    graph = read(*text).graph
+    if graph is None:
+        return None
+    if against is None:
+        return _Drawn(scene(graph.streams(), color=color, unfold=unfold, detail=detail, seq_len=seq_len), "")
+    before = read(*against).graph
+    if before is None:
+        return None
+    diff = before.diff(graph, seq_len)
+    return _Drawn(difference(diff, detail=detail, seq_len=seq_len), diff.to_text())
+
+
+def _both(request: Request) -> tuple[Written, Written | None]:
+    """The text, and what it is held against."""
+    return _written(request, "text"), None if request.get("against") is None else _written(request, "against")
+
+
+_Given = tuple[str, tuple[tuple[str, Any], ...]]
+"""A text and the settings beside it, as `read` takes them."""
+
+
 def _written(request: Request, name: str) -> Written:
+    return read(*_given(request, name))
+
+
+def _given(request: Request, name: str) -> _Given:
     text = _text(request, name)
     settings = request.get("settings") or {}
     if not isinstance(settings, Mapping):
         raise UserError(f"settings must be an object of names and values, not {type(settings).__name__}")
-    return read(text, tuple((name, _value(value)) for name, value in sorted(settings.items())))
+    return text, tuple((name, _value(value)) for name, value in sorted(settings.items()))
 
 
 def _value(value: Any) -> Any:
@@ -211,6 +257,7 @@ def _rename(request: Request) -> Answer:
 ACTIONS: dict[str, Callable[[Request], Answer]] = {
     "start": _start,
     "look": _look,
+    "tip": _tip,
     "complete": _complete,
     "hover": _hover,
     "format": _format,

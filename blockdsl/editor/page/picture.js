@@ -1,42 +1,49 @@
 /* The picture: drawn, scaled, and its blocks as places to go to with the keyboard. */
 
 import { by } from "./dom.js";
+import { element, Pieces } from "./pieces.js";
 
 const view = by("view");
-const LEAST = 0.1, MOST = 4;
+const LEAST = 0.1, MOST = 4, READABLE = 0.25;
 
 let scale = 1, fitted = true;
-let boxes = [];  // {element, nodes}, from top to bottom
-let shown = null;
+let shown = null;  // the Pieces
+let room = view.clientWidth - 24;  // across
+let stop = null;  // the block that Tab goes to
+let lit = [], told = [];  // boxes; blocks with a tooltip
 
-/* Draw an SVG picture; null leaves the one before it, as one that is no longer of the text. */
-export function draw(svg) {
-  view.classList.toggle("stale", svg === null);
-  if (svg === null || svg === shown) return;
+/* Which shapes the library need not send again. */
+export const known = () => ({ shapes: shown?.name ?? "", known: shown?.shapes.length ?? 0 });
+
+/* Draw a picture in pieces; null leaves the one before it, as one that is no longer of the text. */
+export function draw(picture) {
+  view.classList.toggle("stale", picture === null);
+  if (picture === null) return;
   const focused = document.activeElement?.dataset?.node;
-  const { scrollLeft, scrollTop } = view;
-  shown = svg;
-  view.innerHTML = svg;
-  const root = view.firstElementChild;
-  for (const text of root.querySelectorAll("[data-size]")) text.style.fontSize = `${text.dataset.size}px`;
-  boxes = Array.from(root.querySelectorAll("[data-node]"), (element) => {
-    element.setAttribute("role", "button");
-    element.setAttribute("tabindex", -1);
-    return { element, nodes: element.dataset.nodes.split(" ") };
-  });
-  boxes[0]?.element.setAttribute("tabindex", 0);
+  shown ??= new Pieces(view);
+  for (const title of told.splice(0)) title.remove();
+  for (const { element } of lit.splice(0)) element.classList.remove("lit");
+  shown.show(picture);
+  if (!stop?.isConnected) rove(shown.boxes[0]?.element);
   resize();
-  view.scrollTo(scrollLeft, scrollTop);
-  if (focused) boxes.find((box) => box.element.dataset.node === focused)?.element.focus({ preventScroll: true });
+  if (focused && !document.activeElement.dataset.node) {
+    shown.boxes.find(({ nodes }) => nodes[0] === focused)?.element.focus({ preventScroll: true });
+  }
+}
+
+function rove(block) {
+  stop?.setAttribute("tabindex", -1);
+  block?.setAttribute("tabindex", 0);
+  stop = block ?? null;
 }
 
 function resize() {
-  const root = view.firstElementChild;
-  if (!root) return;
-  const { width, height } = root.viewBox.baseVal;
-  if (fitted) scale = Math.min(1, (view.clientWidth - 24) / width);
-  root.setAttribute("width", width * scale);
-  root.setAttribute("height", height * scale);
+  if (!shown) return;
+  const { width, height } = shown.root.viewBox.baseVal;
+  if (fitted) scale = Math.min(1, room / width);
+  shown.root.setAttribute("width", width * scale);
+  shown.root.setAttribute("height", height * scale);
+  shown.root.classList.toggle("far", scale < READABLE);
   by("zoom").textContent = `${Math.round(scale * 100)}%`;
   by("fit").setAttribute("aria-pressed", fitted);
 }
@@ -59,7 +66,7 @@ view.addEventListener("wheel", (event) => {
   const frame = view.getBoundingClientRect();
   zoom(Math.exp(-event.deltaY / 400), event.clientX - frame.left, event.clientY - frame.top);
 }, { passive: false });
-new ResizeObserver(() => { if (fitted) resize(); }).observe(view);
+new ResizeObserver(() => { room = view.clientWidth - 24; if (fitted) resize(); }).observe(view);
 
 /* One tab stop: the arrows go from block to block. */
 view.addEventListener("keydown", (event) => {
@@ -69,30 +76,42 @@ view.addEventListener("keydown", (event) => {
     by({ "-": "out", 0: "fit" }[event.key] ?? "in").click();
     return;
   }
-  const at = boxes.findIndex((box) => box.element === event.target);
+  const boxes = shown?.boxes ?? [], at = boxes.findIndex((box) => box.element === event.target);
   const to = { ArrowUp: at - 1, ArrowLeft: at - 1, ArrowDown: at + 1, ArrowRight: at + 1, Home: 0, End: boxes.length - 1 }[event.key];
   if (at < 0 || to === undefined) return;
   event.preventDefault();
-  const next = boxes[Math.max(0, Math.min(to, boxes.length - 1))].element;
-  boxes[at].element.setAttribute("tabindex", -1);
-  next.setAttribute("tabindex", 0);
-  next.focus();
+  rove(boxes[Math.max(0, Math.min(to, boxes.length - 1))].element);
+  stop.focus();
 });
 
-/* The nodes of the box that an element is in. */
-export function nodesAt(element) {
-  const found = element.closest?.("[data-node]");
-  return found ? found.dataset.nodes.split(" ") : [];
+/* The box that an element is in. */
+function boxAt(inside) {
+  const block = inside.closest?.("[data-node]");
+  return block ? shown.boxes.find((box) => box.element === block) : undefined;
 }
+
+/* The nodes of the box that an element is in. */
+export const nodesAt = (inside) => boxAt(inside)?.nodes ?? [];
 
 /* Light the boxes that stand for any of these nodes up; `reveal`: scroll to the first. */
 export function light(nodes, reveal = false) {
   const set = new Set(nodes);
-  let first = null;
-  for (const { element, nodes: own } of boxes) {
-    const lit = set.size > 0 && own.some((node) => set.has(node));
-    element.classList.toggle("lit", lit);
-    if (lit && first === null) first = element;
+  for (const { element } of lit) element.classList.remove("lit");
+  lit = set.size ? shown?.boxes.filter((box) => box.nodes.some((node) => set.has(node))) ?? [] : [];
+  for (const { element } of lit) element.classList.add("lit");
+  if (lit.length && reveal) lit[0].element.scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+
+/* A block that is pointed at, or has the focus, has a tooltip: `asked(node)` gives its words. */
+export function explain(asked) {
+  for (const kind of ["pointerover", "focusin"]) {
+    view.addEventListener(kind, async (event) => {
+      const block = boxAt(event.target)?.element, node = block?.dataset.node;
+      if (!block || block.querySelector(":scope > title")) return;
+      const title = element("title");
+      told.push(title);
+      block.prepend(title);
+      title.textContent = await asked(node);
+    });
   }
-  if (first && reveal) first.scrollIntoView({ block: "nearest", inline: "nearest" });
 }

@@ -37,10 +37,12 @@ const settings = () => opened.settings;
 new Completion(text, settings);
 
 const look = live(answered);
+let pictured = null;  // the request whose picture is shown
 function request() {
   return {
     do: "look", text: text.text, settings: settings(), against: comparing() ? against.text : null,
     detail: by("detail").value, color: by("color").value, unfold: by("unfold").ariaPressed === "true",
+    ...picture.known(),
     seq_len: Math.max(1, Math.floor(Number(by("length").value)) || 1), dtype: by("dtype").value,
   };
 }
@@ -71,11 +73,14 @@ function answered(answer, asked) {
   });
   problems.list(by("problems"), faults);
   picture.draw(answer.picture);
+  if (answer.picture) pictured = asked;
   costs.show(answer.costs);
   by("changes").hidden = !answer.changes;
   by("changes").lastElementChild.textContent = answer.changes ?? "";
   light.caret();
 }
+
+picture.explain(async (node) => (await ask({ ...pictured, do: "tip", node }).catch(() => null))?.text ?? "");
 
 // Words on what the caret is in
 
