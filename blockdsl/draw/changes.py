@@ -165,7 +165,7 @@ def _of_norm(diff: Difference, change: Change) -> bool:
         if change.name in block["options"]
     )
     was, now = ({**options, change.name: value} for value in (change.before, change.after))
-    return change.name != "norm_eps" and norm_words(was) != norm_words(now)
+    return norm_words(was) != norm_words(now)
 
 
 def _positions(captions: Captions) -> str:

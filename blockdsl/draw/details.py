@@ -14,9 +14,7 @@ from ..registry.content import by_content
 from ..registry.kinds import Kind, kind_of
 from ..registry.options import spell
 from ..registry.positions import SCHEMES
-from . import ends
 from .captions import Captions
-from .said import spelled
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -48,20 +46,6 @@ class Details:
     @cached_property
     def _own(self) -> dict[str, Cost]:
         return dict(costs.node_costs(self.graph, costs.sizes(self.seq_len, 1)))
-
-    def title(self) -> str:
-        """The graph in a line."""
-        graph = self.graph
-        count = len(graph.nodes("block"))
-        parts = [
-            f"dim {graph.dim}",
-            ends.heads(graph),
-            "causal" if graph.causal else "",
-            f"{count:,} block{'' if count == 1 else 's'}",
-            f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "",
-            costs.parameters_in_words(self.total),
-        ]
-        return " · ".join(part for part in parts if part)
 
     def of_block(self, nodes: tuple[str, ...]) -> str:
         """The tooltip of a block and of those that are drawn with it."""
@@ -111,25 +95,6 @@ class Details:
         title = f"{attrs['scheme']} positions" if scheme is None else scheme.title
         lines = [f"{node}: {title}", ", ".join(f"{name}={spell(value)}" for name, value in own.items())]
         return "\n".join(line for line in [*lines, *self._cost(node, 1)] if line)
-
-    def further(self, node: str) -> list[str]:
-        """What an open picture says of a position or the condition beside its title."""
-        attrs = self.graph.nx.nodes[node]
-        if attrs["type"] == "condition":
-            made = self.graph.condition[1]
-            return [f"{attrs['dim']:,} features"] + ([] if attrs["expansion"] is None else [f"linear → {made:,}, SiLU"])
-        scheme = SCHEMES.get(attrs.get("scheme", ""))
-        if scheme is None:
-            return []
-        own = scheme.with_defaults(attrs)
-        told = [
-            option.name
-            for option in scheme.attributes
-            if option.fault(option.default) is None  # those without a default are as blocks have them
-            and own[option.name] != option.default
-            and scheme.note(own | {option.name: option.default}) == scheme.note(own)
-        ]
-        return [name if own[name] is True else f"{name}={spelled(own[name])}" for name in told]
 
     def of_condition(self, node: str) -> str:
         attrs = self.graph.nx.nodes[node]

@@ -48,6 +48,8 @@ def draw(graph: Graph, fold: bool = False) -> str:
         '  node [fontname="sans-serif"];',
         '  edge [fontname="sans-serif", fontsize=10];',
     ]
+    above = "\\n".join(map(_text, drawn.head))
+    lines.append(f'  label="{above}"; labelloc=t;')
     lines += ["  " + _node(drawn, node) for node in drawn.before()]
     lines += _parts(drawn, drawn.parts, "  ", count())
     lines.append("  " + _node(drawn, drawn.graph.end))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ..registry.kinds import kinds
 from ..registry.norms import final_norm
 from ..registry.options import Option, spell
+from ..registry.positions import SCHEMES
 from ..registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS, pair
+from .said import spelled
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph
@@ -105,6 +107,17 @@ def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else spell(value)
 
 
+def input_lines(graph: Graph) -> list[str]:
+    """What is read, how long a row is, and what else is set there."""
+    return [*filter(None, (model_input(graph), length(graph, "up to {} a row"))), *options(graph)]
+
+
+def output_lines(graph: Graph) -> list[str]:
+    """The last norm, what is given, and what else is set there."""
+    given = gives(graph) + (" (tied)" if graph.nx.nodes[graph.end]["tied"] else "")
+    return [*filter(None, (last_norm(graph), given)), *output_options(graph)]
+
+
 def last_norm(graph: Graph) -> str:
     """The final norm, `RMSNorm`, with its eps where that is set, after what bounds the stream; empty: there is none."""
     end = graph.nx.nodes[graph.end]
@@ -139,3 +152,23 @@ def heads(graph: Graph) -> str:
 
 def _sides(size: int | tuple[int, int]) -> str:
     return "x".join(map(str, pair(size)))
+
+
+def of_source(graph: Graph, node: str) -> list[str]:
+    """What is set of a position, or of the condition, that its title does not say."""
+    attrs = graph.nx.nodes[node]
+    if attrs["type"] == "condition":
+        made = graph.condition[1]
+        return [f"{attrs['dim']:,} features"] + ([] if attrs["expansion"] is None else [f"linear → {made:,}, SiLU"])
+    scheme = SCHEMES.get(attrs.get("scheme", ""))
+    if scheme is None:
+        return []
+    own = scheme.with_defaults(attrs)
+    told = [
+        option.name
+        for option in scheme.attributes
+        if option.fault(option.default) is None  # those without a default are as blocks have them
+        and own[option.name] != option.default
+        and scheme.note(own | {option.name: option.default}) == scheme.note(own)
+    ]
+    return [name if own[name] is True else f"{name}={spelled(own[name])}" for name in told]

@@ -370,7 +370,7 @@ class Faces:
             title, tip = self.captions.position(node), partial(self.details.of_position, node)
             title += "" if read_by(self.graph, node) else " positions"
         most = max(text_width(title, "label"), SOURCE_LEAST)
-        lines = wrapped(self.details.further(node), size("note"), most) if self.opened else []
+        lines = wrapped(ends.of_source(self.graph, node), size("note"), most) if self.opened else []
         wide = even(max(text_width(title, "label"), widest(lines, "note")) + 2 * INSET)
         texts = [Text(wide / 2, 17, title, "label", "middle")]
         texts += [Text(wide / 2, 18 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]

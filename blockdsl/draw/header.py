@@ -1,15 +1,17 @@
-"""What a picture says of the whole stack, above it: its size, its norm, and settings that no block says."""
+"""What a drawing says of the whole stack, above it: its size, its norm, and settings that no block says."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..graph import costs
 from ..measurement import short
 from ..registry.content import by_content
 from ..registry.kinds import Kind, kind_of
 from ..registry.norms import norms_of
+from . import ends
 from .captions import Captions
 from .operations import steps
 from .said import unsaid
@@ -19,12 +21,35 @@ if TYPE_CHECKING:
     from ..graph.graph import Graph
 
 
+def title(graph: Graph, cost: Cost) -> list[str]:
+    """`dim 512`, `8 heads of 64`, `causal`, `pre-norm RMSNorm`, ... `cost`: of all of it."""
+    count = len(graph.nodes("block"))
+    said = [f"dim {graph.dim}", ends.heads(graph), "causal" if graph.causal else "", *_norms(graph)]
+    said += [f"{count:,} block{'' if count == 1 else 's'}"]
+    said += [f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "", costs.parameters_in_words(cost)]
+    return list(filter(None, said))
+
+
+def head(captions: Captions) -> tuple[list[str], list[str]]:
+    """What stands above a drawing without pictures: its title, and the settings that nothing in it says."""
+    graph = captions.graph
+    return title(graph, costs.total(graph, costs.sizes(1, 1))), stack_settings(captions)
+
+
 def stack_facts(graph: Graph, cost: Cost) -> list[str]:
     """`8.03 B parameters`, `causal`, `pre-norm RMSNorm`: what no block says. `cost`: of all of it."""
-    blocks = (graph.block(node) for node in graph.nodes("block"))
-    norms = Counter(_norm_words(kind_of(block["kind"]), block["options"]) for block in blocks)
-    usual = [words for words, _ in norms.most_common(1)]
-    return list(filter(None, [_size(cost), "causal" if graph.causal else "", *usual]))
+    return list(filter(None, [_size(cost), "causal" if graph.causal else "", *_norms(graph)]))
+
+
+def _norms(graph: Graph) -> list[str]:
+    """The norm of most blocks, and of the kinds most of whose blocks have another one: `no norm of 'f'`."""
+    of: dict[str, Counter[str]] = {}
+    for node in graph.nodes("block"):
+        attrs = graph.block(node)
+        of.setdefault(attrs["kind"], Counter())[_norm_words(kind_of(attrs["kind"]), attrs["options"])] += 1
+    ((usual, _),) = sum(of.values(), Counter[str]()).most_common(1) or [("", 0)]
+    own = {kind: counts.most_common(1)[0][0] for kind, counts in of.items()}
+    return [usual, *(f"{words} of {kind!r}" for kind, words in own.items() if words not in ("", usual))]
 
 
 def _size(cost: Cost) -> str:
@@ -43,11 +68,12 @@ def norm_words(options: Mapping[str, Any]) -> str:
     norm = of_stream or of_output or of_sum
     if norm is None:
         return "" if options["shared_norm"] else "no norm"
+    words = norm.in_words(eps=True)
     if not options["pre_norm"]:
-        return f"post-norm {norm.in_words()}"
+        return f"post-norm {words}"
     if of_output is not None:
-        return f"{norm.in_words()} {'before and ' if of_stream is not None else ''}after each branch"
-    return f"{'pre- and post' if of_sum is not None else 'pre'}-norm {norm.in_words()}"
+        return f"{words} {'before and ' if of_stream is not None else ''}after each branch"
+    return f"{'pre- and post' if of_sum is not None else 'pre'}-norm {words}"
 
 
 @by_content
@@ -65,7 +91,16 @@ def stack_settings(captions: Captions) -> list[str]:
         for spelled in unsaid(kind, captions.graph.dim, {**defaults, **usual}, 1, block_words):
             option, equals, value = spelled.partition("=")
             found[keywords[option] + equals + value] = None
-    return list(found)
+    return [*found, *_of_sources(captions)]
+
+
+def _of_sources(captions: Captions) -> Iterator[str]:
+    """What is set of positions and of the condition, whose nodes have their titles alone."""
+    graph = captions.graph
+    for node in (*graph.nodes("position"), *graph.nodes("condition")):
+        title = captions.position(node) if graph.node_type(node) == "position" else node
+        if said := ends.of_source(graph, node):
+            yield f"{title}: {', '.join(said)}"
 
 
 def block_words(kind: Kind, o: Any) -> Any:

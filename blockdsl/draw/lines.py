@@ -27,7 +27,7 @@ def under_title(captions: Captions, node: str, opened: bool) -> tuple[str, ...]:
     attrs, uses = captions.graph.block(node), len(captions.graph.uses(node))
     shown = tuple(captions.shown(node))
     lines = _under_title(kind_of(attrs["kind"]), attrs["options"], captions.graph.dim, uses, shown, opened)
-    return *lines, *filter(None, [captions.astray.get(node)])
+    return *lines, *([] if opened else captions.normed(node)), *filter(None, [captions.astray.get(node)])
 
 
 @by_content

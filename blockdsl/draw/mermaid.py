@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -49,7 +50,8 @@ def draw(graph: Graph, fold: bool = True) -> str:
     """A flowchart with a newline at its end; the same for the same graph. `fold`: each repeat once."""
     drawn = outline_streams(graph, fold)
     names = {node: f"n{i}" for i, node in enumerate(drawn.lines)}  # what may be a node's name, Mermaid may not take
-    lines = ["flowchart TB"]
+    title = json.dumps(" · ".join(drawn.head), ensure_ascii=False)
+    lines = ["---", f"title: {title}", "---", "flowchart TB"]
     lines += [f"  {_node(drawn, node, names)}" for node in drawn.before()]
     lines += _parts(drawn, drawn.parts, names, "  ", "s")
     lines.append(f"  {_node(drawn, drawn.graph.end, names)}")

@@ -15,6 +15,8 @@ from ..graph.nodes import carried
 from ..registry.tokens import INPUT_SCHEMES
 from . import ends, reads
 from .captions import Captions
+from .header import head
+from .lines import facts
 from .parts import DrawnBlock, DrawnBranches, DrawnRepeat, DrawnSide, Parts
 from .tree import tree
 
@@ -52,12 +54,14 @@ class Outline:
     """
     Attributes:
         graph: the graph.
+        head: what is said of all of it, a line each.
         parts: blocks and sums, in stages and repeats, in order.
         edges: of the nodes that are drawn.
         lines: each node that is drawn → the lines of its label.
     """
 
     graph: Graph
+    head: tuple[str, ...]
     parts: tuple[str | Cluster, ...]
     edges: tuple[OutlineEdge, ...]
     lines: dict[str, tuple[str, ...]]
@@ -105,7 +109,8 @@ def outline(graph: Graph, fold: bool) -> Outline:
                 how = [reads.added_words(graph, target)] if added else []
                 words = ", ".join(filter(None, [*how, copies]))
                 edges[OutlineEdge(*ends, "skip" if added else carries, words, bool(copies))] = None
-    return Outline(graph, tuple(parts), tuple(edges), {node: _lines(captions, node) for node in shown})
+    above = tuple(" · ".join(line) for line in head(captions) if line)
+    return Outline(graph, above, tuple(parts), tuple(edges), {node: _lines(captions, node) for node in shown})
 
 
 def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
@@ -138,16 +143,16 @@ def _words(captions: Captions, node: str) -> tuple[str, ...]:
     attrs = captions.graph.nx.nodes[node]
     node_type = captions.graph.node_type(node)
     if node_type == "block":
-        return captions.name(node), captions.notes(node)[0]
+        said = (*facts(captions.graph, node), *captions.of_itself(node))
+        return tuple(filter(None, (captions.name(node), captions.notes(node)[0], " · ".join(said))))
     if node_type == "read":
-        return captions.name(node), reads.join_words(captions.graph, node)
+        return captions.name(node), reads.join_words(captions.graph, node), *captions.place(node)
     if node_type == "sum":
-        return ("+",)
+        return "+", *captions.place(node)
     if node_type == "position":
         return (captions.position(node) + (" positions" if attrs["scheme"] in INPUT_SCHEMES else ""),)
-    if node_type == "input" and (read := ends.model_input(captions.graph)):
-        return "input", read
+    if node_type == "input":
+        return "input", *ends.input_lines(captions.graph)
     if node_type == "output":
-        norm = ends.last_norm(captions.graph)
-        return tuple(filter(None, ("output", norm, ends.gives(captions.graph) + (" (tied)" if attrs["tied"] else ""))))
+        return "output", *captions.place(node), *ends.output_lines(captions.graph)
     return (node_type,)

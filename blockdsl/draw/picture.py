@@ -17,7 +17,7 @@ from .columns import APART as GUTTER
 from .columns import FOOT, stream
 from .details import Details
 from .face import SHOULDER, SOURCE, STUB, Faces
-from .header import stack_facts, stack_settings
+from .header import stack_facts, stack_settings, title
 from .lanes import LANE, NEAR
 from .layered import DOWN, layered
 from .legend import add_legend
@@ -191,7 +191,7 @@ class Picture:
 
     def draw(self, unfold: bool, columns: int | None) -> None:
         """All but the head; `unfold` and `columns` are those of `BlockGraph.to_svg`."""
-        self.scene.title = self.details.title()
+        self.scene.title = " · ".join(title(self.graph, self.details.total))
         items = self.captions.items
         if items is None:
             self.feeds = False

@@ -49,12 +49,14 @@ def outline_streams(graph: Graph, fold: bool) -> Outline:
     given, both = f"encoder.{streams['encoder'].end}", nx.DiGraph()
     contexts = {f"decoder.{node}" for node in graph.nodes("context")}
     parts: list[str | Cluster] = []
+    head: list[str] = []
     edges: list[OutlineEdge] = []
     lines: dict[str, tuple[str, ...]] = {}
     for name, stream in streams.items():
         drawn, prefix = outline(stream, fold), f"{name}."
         both = nx.compose(both, nx.relabel_nodes(stream.nx, lambda node, prefix=prefix: prefix + node))
         end = (given,) if name == "encoder" else ()
+        head += [f"{name}: {line}" for line in drawn.head]
         parts.append(Cluster(name, (*(_renamed(part, prefix) for part in drawn.parts), *end)))
         for edge in drawn.edges:
             source = prefix + edge.source
@@ -62,7 +64,7 @@ def outline_streams(graph: Graph, fold: bool) -> Outline:
         lines |= {prefix + node: label for node, label in drawn.lines.items()}
     both.remove_nodes_from(contexts)
     shown = {node: label for node, label in lines.items() if node not in contexts}
-    return Outline(_Both(both), tuple(parts), tuple(edges), shown)
+    return Outline(_Both(both), tuple(head), tuple(parts), tuple(edges), shown)
 
 
 def _renamed(part: str | Cluster, prefix: str) -> str | Cluster:

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from ..graph import costs
 from ..graph.costs import stage_title
 from ..graph.layout import Chain, split_stages
 from ..graph.tokens import input_scheme
 from ..signs import PLAIN
 from . import ends, escape, reads
 from .captions import Captions
+from .header import head
 from .hues import hue
 from .inline import as_written, name
+from .lines import facts
 from .parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSide, DrawnSkip, Parts
 from .tree import tree
 
@@ -75,7 +76,7 @@ class _Text:
     def drawing(self) -> str:
         rows = self._listed() if self.items is None else self._staged(self.items)
         width = max((len(row.indent) + len(row.text) for row in rows if row.note), default=0) + 3
-        lines = [self._title(), self._input()]
+        lines = [*self._head(), self._input()]
         for row in rows:
             text = row.text.ljust(width - len(row.indent)) if row.note else row.text
             if self.color and row.kind:
@@ -84,18 +85,8 @@ class _Text:
         text = "\n".join([*lines, self._output()])
         return "".join(PLAIN.get(sign, sign) for sign in text) if self.glyphs is ASCII else text
 
-    def _title(self) -> str:
-        graph = self.graph
-        count = len(graph.nodes("block"))
-        parts = [
-            f"dim {graph.dim}",
-            ends.heads(graph),
-            "causal" if graph.causal else "",
-            f"{count:,} block{'' if count == 1 else 's'}",
-            f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "",
-            costs.parameters_in_words(costs.total(graph, costs.sizes(1, 1))),
-        ]
-        return f" {self.glyphs.dot} ".join(part for part in parts if part)
+    def _head(self) -> list[str]:
+        return [f" {self.glyphs.dot} ".join(line) for line in head(self.captions) if line]
 
     def _input(self) -> str:
         read = filter(None, (ends.model_input(self.graph), ends.length(self.graph, "up to {} a row")))
@@ -105,7 +96,7 @@ class _Text:
         if self.graph.nodes("context"):
             parts.append("beside a context")
         if self.graph.nodes("condition"):
-            parts.append(f"with a condition of {self.graph.condition[0]:,}")
+            parts.append("with a condition")
         return f" {self.glyphs.dot} ".join([*parts, *self._measured((self.graph.start,))])
 
     def _measured(self, nodes: Sequence[str]) -> list[str]:
@@ -189,7 +180,12 @@ class _Text:
             return [reads.skip_words(self.graph, part.node, self.captions.added[part.node]), *place]
         if isinstance(part, DrawnRead):
             return [reads.join_words(self.graph, part.node), *self.captions.place(part.node)]
-        return self.captions.notes(part.node)
+        return self._of_node(part.node)
+
+    def _of_node(self, node: str) -> list[str]:
+        """A block or a read in words."""
+        words, *notes = self.captions.notes(node)
+        return [words, *(facts(self.graph, node) if self.graph.node_type(node) == "block" else ()), *notes]
 
     def _heading(self, repeat: DrawnRepeat) -> str:
         inside = as_written(self.captions, repeat.parts, self.glyphs.times)
@@ -209,7 +205,7 @@ class _Text:
                 assert isinstance(node, str)
                 is_sum = self.graph.node_type(node) == "sum"
                 text = f"{node}: sum" if is_sum else f"{node}: {self.captions.name(node)}"
-                notes = [*self._measured((node,)), self._reads(node), *([] if is_sum else [self._note(node)])]
+                notes = [*self._measured((node,)), self._reads(node), *([] if is_sum else self._of_node(node))]
                 kind = self.graph.nx.nodes[node].get("kind", "")
                 rows.append(_Row(self.glyphs.rail + "  ", text, f" {self.glyphs.dot} ".join(notes), kind))
         return [*rows, _Row("", self.glyphs.rail)]
@@ -219,9 +215,6 @@ class _Text:
         if bases:
             return f"reads {bases[0]} + the gains of {', '.join(streams)}"
         return f"reads {' + '.join(streams) or 'nothing'}"
-
-    def _note(self, node: str) -> str:
-        return f" {self.glyphs.dot} ".join(self.captions.notes(node))
 
 
 def _count(parts: Parts) -> int:

@@ -192,20 +192,20 @@ def test_fmt_takes_check_or_write_and_not_both(blockdsl: Run) -> None:
 
 PATTERN = "(a & f)*2 | n: c>>1 f/2"
 DRAWING = """\
-dim 512 · 8 heads of 64 · 6 blocks · 2 stages · 9,452,032 parameters
+dim 512 · 8 heads of 64 · pre-norm LayerNorm · 6 blocks · 2 stages · 9,452,032 parameters
 input · beside a context
 │
 ├─ stage 1
 │  (a & f) ×2
 │     ╭ branch 1
-│     │  a   self-attention
+│     │  a   self-attention · 8 heads × 64
 │     ├ branch 2
-│     │  f   feedforward
+│     │  f   feedforward · GELU 2,048
 │     ╰ sum
 │
 ├─ stage 2: n
-│  c>>1      cross-attention · reads the context
-│  f/2       feedforward
+│  c>>1      cross-attention · 8 heads × 64 · reads the context
+│  f/2       feedforward · GELU 2,048
 │
 output · LayerNorm
 """

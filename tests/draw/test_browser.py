@@ -161,7 +161,8 @@ def test_it_opens_with_the_picture_the_text_and_an_overview(show: Open) -> None:
     tab = show(graph())
     assert (
         tab.one("#title").text
-        == "dim 64 · 4 heads of 64 · 36 blocks · 3 stages · " + f"{graph().parameters():,} parameters"
+        == "dim 64 · 4 heads of 64 · pre-norm LayerNorm · 36 blocks · 3 stages · "
+        + f"{graph().parameters():,} parameters"
     )
     assert tab.one("#text pre").text == blockdsl.format_text(PATTERN).strip()
     assert len(tab.all(".block")) == 10

@@ -72,9 +72,8 @@ def test_a_picture_is_told_in_sentences() -> None:
 
 def test_a_picture_has_a_name() -> None:
     root = ElementTree.fromstring(blockdsl.compile("(a f)*2", dim=16, heads=2, attn_dim_head=4).to_svg())
-    assert (
-        root.findtext(f"{SVG}title") == root.get("aria-label") == "dim 16 · 2 heads of 4 · 4 blocks · 5,440 parameters"
-    )
+    title = "dim 16 · 2 heads of 4 · pre-norm LayerNorm · 4 blocks · 5,440 parameters"
+    assert root.findtext(f"{SVG}title") == root.get("aria-label") == title
 
 
 def test_a_number_that_rounds_up_has_the_next_letter() -> None:

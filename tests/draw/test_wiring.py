@@ -191,12 +191,12 @@ def test_text_says_which_copy_reads_which() -> None:
         │  ^x
         │  (^u a ^k f) ×3
         │     ^u
-        │     a ^k                self-attention
-        │     f                   feedforward
+        │     a ^k                self-attention · 2 heads × 4
+        │     f                   feedforward · GELU 64
         │  (<u(cat)/2 a(kv=k) f) ×3
         │     <u(cat)/2           a linear layer over both, in the stream's place · 3 skips, last in, first out
-        │     a(kv=k)             self-attention · takes the keys and values of k · the last
-        │     f                   feedforward
+        │     a(kv=k)             self-attention · 2 heads × 4 · takes the keys and values of k · the last
+        │     f                   feedforward · GELU 64
         │  <x(gain, init=0.5)@t   added with a learned gain
         │
         output · LayerNorm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ digraph blocks {
   fontname="sans-serif";
   node [fontname="sans-serif"];
   edge [fontname="sans-serif", fontsize=10];
+  label="dim 16 · 2 heads of 4 · pre-norm LayerNorm · 5 blocks · 2 stages · 12,480 parameters"; labelloc=t;
   "input" [label="input", shape=plaintext];
   "context" [label="context", shape=box, style=dashed, color="#7a5fc0"];
   subgraph cluster_0 {
@@ -48,14 +50,14 @@ digraph blocks {
     subgraph cluster_1 {
       label="×3";
       labeljust=l; style=rounded; color="#999999";
-      "f0" [label="f(glu)/2\\nfeedforward", shape=box, style="rounded,filled", fillcolor="#f7cba7", color="#a6692c"];
+      "f0" [label="f(glu)/2\\nfeedforward\\nGEGLU 64", shape=box, style="rounded,filled", fillcolor="#f7cba7", color="#a6692c"];
     }
   }
   subgraph cluster_2 {
     label="stage 2";
     labeljust=l; style=rounded; color="#999999";
-    "f3" [label="f\\nfeedforward", shape=box, style="rounded,filled", fillcolor="#f7cba7", color="#a6692c"];
-    "c4" [label="c\\ncross-attention", shape=box, style="rounded,filled", fillcolor="#f1d8fd", color="#8f68a5"];
+    "f3" [label="f\\nfeedforward\\nGELU 64", shape=box, style="rounded,filled", fillcolor="#f7cba7", color="#a6692c"];
+    "c4" [label="c\\ncross-attention\\n2 heads × 4", shape=box, style="rounded,filled", fillcolor="#f1d8fd", color="#8f68a5"];
     "sum0" [label="+", shape=circle, width=0.3, fixedsize=true];
   }
   "output" [label="output\\nLayerNorm", shape=plaintext];
@@ -70,17 +72,20 @@ digraph blocks {
 }
 """
 MERMAID = """\
+---
+title: "dim 16 · 2 heads of 4 · pre-norm LayerNorm · 5 blocks · 2 stages · 12,480 parameters"
+---
 flowchart TB
   n0(["input"])
   n4[/"context"/]
   subgraph s0["stage 1: x"]
     subgraph s0_0["×3"]
-      n1["f(glu)/2<br/>feedforward"]
+      n1["f(glu)/2<br/>feedforward<br/>GEGLU 64"]
     end
   end
   subgraph s1["stage 2"]
-    n2["f<br/>feedforward"]
-    n3["c<br/>cross-attention"]
+    n2["f<br/>feedforward<br/>GELU 64"]
+    n3["c<br/>cross-attention<br/>2 heads × 4"]
     n5(("#43;"))
   end
   n6(["output<br/>LayerNorm"])
@@ -131,9 +136,9 @@ def test_positions_scores_and_ties_have_edges_of_their_own() -> None:
         *{("a0", "a2", "scores"), ("a0", "a2", "tied")},
     }
     assert dot.labels["rotary2"] == "rotary 2"
-    assert dot.labels["input"] == "input\n300 tokens"
+    assert dot.labels["input"] == "input\n300 tokens\nup to 9 a row"
     assert dot.labels["output"] == "output\nLayerNorm\n300 logits"
-    assert dot.labels["a0"] == "a@x\nself-attention"
+    assert dot.labels["a0"] == "a@x\nself-attention\n2 heads × 4"
     links = [line.strip() for line in g.to_mermaid().splitlines() if ".-" in line]
     assert links == ["n2 -.-> n1", "n2 -.-> n4", "n1 -. scores .-> n4", "n1 -. tied .- n4"]
 
@@ -159,6 +164,7 @@ class Dot:
     """A text in DOT, read line by line; any line that is not understood is an error.
 
     Attributes:
+        head: what stands above all of it.
         labels: node → its label, as it is shown.
         clusters: node → the clusters around it, from the outermost on.
         titles: cluster → its label.
@@ -176,7 +182,10 @@ class Dot:
         self.edges: list[tuple[str, str, str]] = []
         self.words: dict[tuple[str, str, str], str] = {}
         opened: list[str] = []
-        for line in (line.strip() for line in lines[5:-1]):
+        above = re.fullmatch(rf"  label={QUOTED}; labelloc=t;", lines[5])
+        assert above
+        self.head = shown(above[1])
+        for line in (line.strip() for line in lines[6:-1]):
             if match := re.fullmatch(r"subgraph (cluster_\d+) \{", line):
                 assert match[1] not in self.titles
                 opened.append(match[1])
@@ -223,8 +232,9 @@ class Mermaid:
     """A flowchart, read line by line. labels, clusters and titles as those of Dot, links in order."""
 
     def __init__(self, text: str) -> None:
-        first, *lines = text.splitlines()
-        assert first == "flowchart TB"
+        opening, title, closing, first, *lines = text.splitlines()
+        assert (opening, closing, first) == ("---", "---", "flowchart TB")
+        self.head = json.loads(title.removeprefix("title: "))
         self.labels: dict[str, str] = {}
         self.clusters: dict[str, list[str]] = {}
         self.titles: dict[str, str] = {}
@@ -306,6 +316,7 @@ def check(g: BlockGraph) -> None:
     for fold, dot in ((False, whole), (True, folded)):
         chart = Mermaid(g.to_mermaid(fold))
         assert sorted(chart.labels.values()) == sorted(dot.labels.values())
+        assert chart.head == dot.head.replace("\n", " · ")
         assert sorted(chart.titles.values()) == sorted(dot.titles.values())
         assert len(chart.links) == len(dot.edges)
         ends = sorted((chart.labels[link.source], chart.labels[link.target]) for link in chart.links)
@@ -329,10 +340,10 @@ def test_signs_that_mean_something_are_shown_as_they_are() -> None:
     g = nasty()
     check(g)
     dot, chart = Dot(g.to_dot()), Mermaid(g.to_mermaid())
-    assert dot.labels["end"] == f"a@{NASTY}\nself-attention"
-    assert dot.labels['no"de\\'] == "f\nfeedforward"
+    assert dot.labels["end"] == f"a@{NASTY}\nself-attention\n2 heads × 4"
+    assert dot.labels['no"de\\'] == "f\nfeedforward\nGELU 64"
     assert [*dot.titles.values()] == ['stage 1: ü "x\\', "stage 2: 1. end"]
-    assert f"a@{NASTY}\nself-attention" in chart.labels.values()
+    assert f"a@{NASTY}\nself-attention\n2 heads × 4" in chart.labels.values()
     assert [*chart.titles.values()] == ['stage 1: ü "x\\', "stage 2: 1. end"]
 
 

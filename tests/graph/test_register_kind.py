@@ -176,14 +176,14 @@ def test_it_is_drawn_and_written_as_json() -> None:
     assert (4 * 1236) + (2 * 408) + (2 * 120) + 24 == 6024
     assert g.to_text() == dedent(
         """
-        dim 12 · 2 heads of 4 · 8 blocks · 6,024 parameters
+        dim 12 · 2 heads of 4 · pre-norm LayerNorm · 8 blocks · 6,024 parameters
         input
         │
         │  (f/2 a dwconv f/2) ×2
-        │     f/2      feedforward
-        │     a        self-attention
+        │     f/2      feedforward · GELU 48
+        │     a        self-attention · 2 heads × 4
         │     dwconv   depthwise convolution
-        │     f/2      feedforward
+        │     f/2      feedforward · GELU 48
         │
         output · LayerNorm
         """

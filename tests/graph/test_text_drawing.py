@@ -41,12 +41,12 @@ def test_a_plain_decoder() -> None:
     check(
         graph("(a f)*6", causal=True),
         """
-        dim 16 · 2 heads of 4 · causal · 12 blocks · 16,256 parameters
+        dim 16 · 2 heads of 4 · causal · pre-norm LayerNorm · 12 blocks · 16,256 parameters
         input
         │
         │  (a f) ×6
-        │     a   self-attention
-        │     f   feedforward
+        │     a   self-attention · 2 heads × 4
+        │     f   feedforward · GELU 64
         │
         output · LayerNorm
         """,
@@ -57,21 +57,21 @@ def test_the_example_of_three_stages() -> None:
     check(
         graph("f a f | a*6 f*6 | sandwich(6)"),
         """
-        dim 16 · 2 heads of 4 · 27 blocks · 3 stages · 37,344 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 27 blocks · 3 stages · 37,344 parameters
         input
         │
         ├─ stage 1
-        │  f      feedforward
-        │  a      self-attention
-        │  f      feedforward
+        │  f      feedforward · GELU 64
+        │  a      self-attention · 2 heads × 4
+        │  f      feedforward · GELU 64
         │
         ├─ stage 2
-        │  a ×6   self-attention
-        │  f ×6   feedforward
+        │  a ×6   self-attention · 2 heads × 4
+        │  f ×6   feedforward · GELU 64
         │
         ├─ stage 3
-        │  a ×6   self-attention
-        │  f ×6   feedforward
+        │  a ×6   self-attention · 2 heads × 4
+        │  f ×6   feedforward · GELU 64
         │
         output · LayerNorm
         """,
@@ -82,19 +82,19 @@ def test_ascii_is_readable_by_itself() -> None:
     g = graph("f | deep: (a f*2 & f)*3", causal=True)
     assert g.to_text(ascii=True) == dedent(
         r"""
-        dim 16 - 2 heads of 4 - causal - 13 blocks - 2 stages - 23,264 parameters
+        dim 16 - 2 heads of 4 - causal - pre-norm LayerNorm - 13 blocks - 2 stages - 23,264 parameters
         input
         |
         +- stage 1
-        |  f            feedforward
+        |  f            feedforward - GELU 64
         |
         +- stage 2: deep
         |  (a (f x2 & f)) x3
-        |     a         self-attention
+        |     a         self-attention - 2 heads x 4
         |     / branch 1
-        |     |  f x2   feedforward
+        |     |  f x2   feedforward - GELU 64
         |     + branch 2
-        |     |  f      feedforward
+        |     |  f      feedforward - GELU 64
         |     \ sum
         |
         output - LayerNorm
@@ -106,22 +106,22 @@ def test_named_stages_beside_one_without_a_name() -> None:
     check(
         graph("encoder: (a f)*2 | (a c f)*2 | head: f"),
         """
-        dim 16 · 2 heads of 4 · 11 blocks · 3 stages · 14,096 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 11 blocks · 3 stages · 14,096 parameters
         input · beside a context
         │
         ├─ stage 1: encoder
         │  (a f) ×2
-        │     a   self-attention
-        │     f   feedforward
+        │     a   self-attention · 2 heads × 4
+        │     f   feedforward · GELU 64
         │
         ├─ stage 2
         │  (a c f) ×2
-        │     a   self-attention
-        │     c   cross-attention · reads the context
-        │     f   feedforward
+        │     a   self-attention · 2 heads × 4
+        │     c   cross-attention · 2 heads × 4 · reads the context
+        │     f   feedforward · GELU 64
         │
         ├─ stage 3: head
-        │  f      feedforward
+        │  f      feedforward · GELU 64
         │
         output · LayerNorm
         """,
@@ -132,11 +132,11 @@ def test_one_named_stage_has_its_heading() -> None:
     check(
         graph("body: a"),
         """
-        dim 16 · 2 heads of 4 · 1 block · 576 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 1 block · 576 parameters
         input
         │
         ├─ stage 1: body
-        │  a   self-attention
+        │  a   self-attention · 2 heads × 4
         │
         output · LayerNorm
         """,
@@ -147,23 +147,23 @@ def test_branches_of_several_blocks_and_branches_inside_them() -> None:
     check(
         graph("f (a f f) & (a (f & a) f) & f(glu)"),
         """
-        dim 16 · 2 heads of 4 · 9 blocks · 15,712 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 9 blocks · 15,712 parameters
         input
         │
-        │  f           feedforward
+        │  f           feedforward · GELU 64
         │  ╭ branch 1
-        │  │  a        self-attention
-        │  │  f ×2     feedforward
+        │  │  a        self-attention · 2 heads × 4
+        │  │  f ×2     feedforward · GELU 64
         │  ├ branch 2
-        │  │  a        self-attention
+        │  │  a        self-attention · 2 heads × 4
         │  │  ╭ branch 1
-        │  │  │  f     feedforward
+        │  │  │  f     feedforward · GELU 64
         │  │  ├ branch 2
-        │  │  │  a     self-attention
+        │  │  │  a     self-attention · 2 heads × 4
         │  │  ╰ sum
-        │  │  f        feedforward
+        │  │  f        feedforward · GELU 64
         │  ├ branch 3
-        │  │  f(glu)   feedforward
+        │  │  f(glu)   feedforward · GEGLU 64
         │  ╰ sum
         │
         output · LayerNorm
@@ -175,22 +175,22 @@ def test_a_branch_that_begins_with_branches() -> None:
     check(
         graph("((a & f) f) & (a & f)*2"),
         """
-        dim 16 · 2 heads of 4 · 7 blocks · 10,304 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 7 blocks · 10,304 parameters
         input
         │
         │  ╭ branch 1
         │  │  ╭ branch 1
-        │  │  │  a      self-attention
+        │  │  │  a      self-attention · 2 heads × 4
         │  │  ├ branch 2
-        │  │  │  f      feedforward
+        │  │  │  f      feedforward · GELU 64
         │  │  ╰ sum
-        │  │  f         feedforward
+        │  │  f         feedforward · GELU 64
         │  ├ branch 2
         │  │  (a & f) ×2
         │  │     ╭ branch 1
-        │  │     │  a   self-attention
+        │  │     │  a   self-attention · 2 heads × 4
         │  │     ├ branch 2
-        │  │     │  f   feedforward
+        │  │     │  f   feedforward · GELU 64
         │  │     ╰ sum
         │  ╰ sum
         │
@@ -204,23 +204,23 @@ def test_repeated_branches_are_drawn_once_and_headed_as_the_language_writes_them
     check(
         graph("((a f) & f)*4 ((a & f) f)*2"),
         """
-        dim 16 · 2 heads of 4 · 18 blocks · 29,216 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 18 blocks · 29,216 parameters
         input
         │
         │  ((a f) & f) ×4
         │     ╭ branch 1
-        │     │  a   self-attention
-        │     │  f   feedforward
+        │     │  a   self-attention · 2 heads × 4
+        │     │  f   feedforward · GELU 64
         │     ├ branch 2
-        │     │  f   feedforward
+        │     │  f   feedforward · GELU 64
         │     ╰ sum
         │  ((a & f) f) ×2
         │     ╭ branch 1
-        │     │  a   self-attention
+        │     │  a   self-attention · 2 heads × 4
         │     ├ branch 2
-        │     │  f   feedforward
+        │     │  f   feedforward · GELU 64
         │     ╰ sum
-        │     f      feedforward
+        │     f      feedforward · GELU 64
         │
         output · LayerNorm
         """,
@@ -231,12 +231,12 @@ def test_ties() -> None:
     check(
         graph("(a@x f@y)*12"),
         """
-        dim 16 · 2 heads of 4 · 24 blocks · 2,736 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 24 blocks · 2,736 parameters
         input
         │
         │  (a@x f@y) ×12
-        │     a@x   self-attention
-        │     f@y   feedforward
+        │     a@x   self-attention · 2 heads × 4
+        │     f@y   feedforward · GELU 64
         │
         output · LayerNorm
         """,
@@ -247,15 +247,15 @@ def test_ties_of_groups_and_of_blocks_used_otherwise() -> None:
     check(
         graph("(a f)@g*2 a@x f a@x>>1/2"),
         """
-        dim 16 · 2 heads of 4 · 7 blocks · 5,440 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 7 blocks · 5,440 parameters
         input
         │
         │  (a@g.0 f@g.1) ×2
-        │     a@g.0   self-attention
-        │     f@g.1   feedforward
-        │  a@x        self-attention
-        │  f          feedforward
-        │  a>>1/2@x   self-attention
+        │     a@g.0   self-attention · 2 heads × 4
+        │     f@g.1   feedforward · GELU 64
+        │  a@x        self-attention · 2 heads × 4
+        │  f          feedforward · GELU 64
+        │  a>>1/2@x   self-attention · 2 heads × 4
         │
         output · LayerNorm
         """,
@@ -266,13 +266,13 @@ def test_positions_and_a_context() -> None:
     check(
         graph("a a(dim_head=8) c f", rotary_pos_emb=True),
         """
-        dim 16 · 2 heads of 4 · 4 blocks · 4,336 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 4 blocks · 4,336 parameters
         input · beside a context
         │
-        │  a               self-attention · rotary 2
-        │  a(dim_head=8)   self-attention · rotary 4
-        │  c               cross-attention · reads the context
-        │  f               feedforward
+        │  a               self-attention · 2 heads × 4 · rotary 2
+        │  a(dim_head=8)   self-attention · 2 heads × 8 · rotary 4
+        │  c               cross-attention · 2 heads × 4 · reads the context
+        │  f               feedforward · GELU 64
         │
         output · LayerNorm
         """,
@@ -283,24 +283,25 @@ def test_residual_attention_folds_and_says_whose_scores_are_added() -> None:
     check(
         graph("(a f)*4 | a & (f a) a", residual_attn=True),
         """
-        dim 16 · 2 heads of 4 · 12 blocks · 2 stages · 14,640 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 12 blocks · 2 stages · 14,640 parameters
+        residual_attn
         input
         │
         ├─ stage 1
-        │  a      self-attention
-        │  f      feedforward
+        │  a      self-attention · 2 heads × 4
+        │  f      feedforward · GELU 64
         │  (a f) ×3
-        │     a   self-attention · adds the scores of the previous 'a'
-        │     f   feedforward
+        │     a   self-attention · 2 heads × 4 · adds the scores of the previous 'a'
+        │     f   feedforward · GELU 64
         │
         ├─ stage 2
         │  ╭ branch 1
-        │  │  a   self-attention · adds the scores of the previous 'a'
+        │  │  a   self-attention · 2 heads × 4 · adds the scores of the previous 'a'
         │  ├ branch 2
-        │  │  f   feedforward
-        │  │  a   self-attention · adds the scores of the 'a' 2 back
+        │  │  f   feedforward · GELU 64
+        │  │  a   self-attention · 2 heads × 4 · adds the scores of the 'a' 2 back
         │  ╰ sum
-        │  a      self-attention · adds the scores of the previous 'a'
+        │  a      self-attention · 2 heads × 4 · adds the scores of the previous 'a'
         │
         output · LayerNorm
         """,
@@ -311,15 +312,16 @@ def test_residual_cross_attention_in_repeated_branches() -> None:
     check(
         graph("c (c & c)*50", cross_residual_attn=True),
         """
-        dim 16 · 2 heads of 4 · 101 blocks · 54,976 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 101 blocks · 54,976 parameters
+        cross_residual_attn
         input · beside a context
         │
-        │  c         cross-attention · reads the context
+        │  c         cross-attention · 2 heads × 4 · reads the context
         │  (c & c) ×50
         │     ╭ branch 1
-        │     │  c   cross-attention · reads the context · adds the scores of the previous 'c'
+        │     │  c   cross-attention · 2 heads × 4 · reads the context · adds the scores of the previous 'c'
         │     ├ branch 2
-        │     │  c   cross-attention · reads the context · adds the scores of the 'c' 2 back
+        │     │  c   cross-attention · 2 heads × 4 · reads the context · adds the scores of the 'c' 2 back
         │     ╰ sum
         │
         output · LayerNorm
@@ -331,12 +333,12 @@ def test_embedded_tokens() -> None:
     check(
         graph("(a f)*3", num_tokens=50257, max_seq_len=2048, tie_embedding=True, use_rmsnorm=True),
         """
-        dim 16 · 2 heads of 4 · 6 blocks · 844,912 parameters
+        dim 16 · 2 heads of 4 · pre-norm RMSNorm · 6 blocks · 844,912 parameters
         input · 50,257 tokens, up to 2,048 a row · absolute positions
         │
         │  (a f) ×3
-        │     a   self-attention
-        │     f   feedforward
+        │     a   self-attention · 2 heads × 4
+        │     f   feedforward · GELU 64
         │
         output · RMSNorm · logits of 50,257 tokens (tied to the embedding)
         """,
@@ -375,18 +377,18 @@ def test_nested_repeats() -> None:
     check(
         graph("((a f)*3 (f/2 a)*2 f(glu))*4 f"),
         """
-        dim 16 · 2 heads of 4 · 45 blocks · 69,264 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 45 blocks · 69,264 parameters
         input
         │
         │  ((a f) ×3 (f/2 a) ×2 f(glu)) ×4
         │     (a f) ×3
-        │        a     self-attention
-        │        f     feedforward
+        │        a     self-attention · 2 heads × 4
+        │        f     feedforward · GELU 64
         │     (f/2 a) ×2
-        │        f/2   feedforward
-        │        a     self-attention
-        │     f(glu)   feedforward
-        │  f           feedforward
+        │        f/2   feedforward · GELU 64
+        │        a     self-attention · 2 heads × 4
+        │     f(glu)   feedforward · GEGLU 64
+        │  f           feedforward · GELU 64
         │
         output · LayerNorm
         """,
@@ -397,16 +399,16 @@ def test_a_repeat_too_wide_to_head_itself_is_headed_by_its_number_of_blocks() ->
     check(
         graph("(a(heads=4, dim_head=8, causal)>>1 f(glu, swish)/2 (a & f*2))*12"),
         """
-        dim 16 · 4 heads of 8 · 60 blocks · 122,336 parameters
+        dim 16 · 4 heads of 8 · pre-norm LayerNorm · 60 blocks · 122,336 parameters
         input
         │
         │  (5 blocks) ×12
-        │     a(heads=4, dim_head=8, causal)>>1   self-attention
-        │     f(glu, swish)/2                     feedforward
+        │     a(heads=4, dim_head=8, causal)>>1   self-attention · 4 heads × 8
+        │     f(glu, swish)/2                     feedforward · SwiGLU 64
         │     ╭ branch 1
-        │     │  a                                self-attention
+        │     │  a                                self-attention · 2 heads × 4
         │     ├ branch 2
-        │     │  f ×2                             feedforward
+        │     │  f ×2                             feedforward · GELU 64
         │     ╰ sum
         │
         output · LayerNorm
@@ -418,10 +420,10 @@ def test_a_post_norm_stack_of_one_block_has_no_final_norm() -> None:
     check(
         graph("f", pre_norm=False),
         """
-        dim 16 · 1 block · 2,160 parameters
+        dim 16 · post-norm LayerNorm · 1 block · 2,160 parameters
         input
         │
-        │  f   feedforward
+        │  f   feedforward · GELU 64
         │
         output
         """,
@@ -433,25 +435,25 @@ def test_a_thousand_blocks_fold_to_a_few_lines() -> None:
     check(
         g,
         """
-        dim 16 · 2 heads of 4 · 1,000 blocks · 2 stages · 1,512,876 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 1,000 blocks · 2 stages · 1,512,876 parameters
         input · 300 tokens, up to 1,000 a row · absolute positions
         │
         ├─ stage 1
         │  (a f) ×250
-        │     a         self-attention
-        │     f         feedforward
+        │     a         self-attention · 2 heads × 4
+        │     f         feedforward · GELU 64
         │
         ├─ stage 2
         │  ((a & f ×2) f) ×100
         │     ╭ branch 1
-        │     │  a      self-attention
+        │     │  a      self-attention · 2 heads × 4
         │     ├ branch 2
-        │     │  f ×2   feedforward
+        │     │  f ×2   feedforward · GELU 64
         │     ╰ sum
-        │     f         feedforward
+        │     f         feedforward · GELU 64
         │  (a@x f) ×50
-        │     a@x       self-attention
-        │     f         feedforward
+        │     a@x       self-attention · 2 heads × 4
+        │     f         feedforward · GELU 64
         │
         output · LayerNorm · logits of 300 tokens
         """,
@@ -471,24 +473,25 @@ def test_a_branch_that_begins_elsewhere_gives_its_gain_to_its_sum() -> None:
     check(
         g,
         """
-        dim 16 · 2 heads of 4 · 6 blocks · 2 stages · 9,760 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 6 blocks · 2 stages · 9,760 parameters
+        residual_attn
         input
         │
         ├─ stage 1
-        │  a      self-attention
+        │  a      self-attention · 2 heads × 4
         │  ^a0
-        │  f      feedforward
+        │  f      feedforward · GELU 64
         │
         ├─ stage 2
         │  ╭ branch 1
-        │  │  a   self-attention · adds the scores of the previous 'a'
+        │  │  a   self-attention · 2 heads × 4 · adds the scores of the previous 'a'
         │  ├ branch 2
-        │  │  f   feedforward
+        │  │  f   feedforward · GELU 64
         │  ╰ sum
         │  <a0    the gain of the stream after a0, added
-        │  f      feedforward
+        │  f      feedforward · GELU 64
         │  <a0    the stream after a0, added
-        │  f      feedforward
+        │  f      feedforward · GELU 64
         │
         output · LayerNorm
         """,
@@ -502,24 +505,25 @@ def test_streams_of_further_up_are_read_where_they_are_added() -> None:
     check(
         g,
         """
-        dim 16 · 2 heads of 4 · 6 blocks · 2 stages · 9,760 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 6 blocks · 2 stages · 9,760 parameters
+        residual_attn
         input
         │
         ├─ stage 1
-        │  a      self-attention
+        │  a      self-attention · 2 heads × 4
         │  ^a0
-        │  f      feedforward
+        │  f      feedforward · GELU 64
         │  ^f1
         │
         ├─ stage 2
         │  ╭ branch 1
-        │  │  a   self-attention · adds the scores of the previous 'a'
+        │  │  a   self-attention · 2 heads × 4 · adds the scores of the previous 'a'
         │  ├ branch 2
-        │  │  f   feedforward
+        │  │  f   feedforward · GELU 64
         │  ╰ sum
-        │  f      feedforward
+        │  f      feedforward · GELU 64
         │  <a0    the stream after a0, added
-        │  f      feedforward
+        │  f      feedforward · GELU 64
         │  <f1    the stream after f1, added
         │
         output · LayerNorm
@@ -533,13 +537,13 @@ def test_where_the_stream_has_a_gap_a_row_says_so() -> None:
     check(
         g,
         """
-        dim 16 · 2 heads of 4 · 3 blocks · 3,280 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 3 blocks · 3,280 parameters
         input
         │
-        │  a   self-attention
+        │  a   self-attention · 2 heads × 4
         │  ╌ gap
-        │  a   self-attention · reads no stream
-        │  f   feedforward
+        │  a   self-attention · 2 heads × 4 · reads no stream
+        │  f   feedforward · GELU 64
         │
         output · LayerNorm
         """,
@@ -554,13 +558,13 @@ def test_a_branch_that_also_feeds_another_has_a_way_beside_it() -> None:
     check(
         g,
         """
-        dim 16 · 2 heads of 4 · 2 blocks · 2,736 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 2 blocks · 2,736 parameters
         input
         │
         │  ╭ branch 1
-        │  │  a      self-attention
+        │  │  a      self-attention · 2 heads × 4
         │  │  ╭ beside the stream
-        │  │  │  f   feedforward
+        │  │  │  f   feedforward · GELU 64
         │  │  │  ^f1
         │  │  ╰ end
         │  ╰ sum
@@ -579,12 +583,12 @@ def test_a_sum_without_a_base_is_a_row_of_its_own() -> None:
     check(
         g,
         """
-        dim 16 · 2 heads of 4 · 2 blocks · 2,736 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 2 blocks · 2,736 parameters
         input
         │
-        │  a         self-attention
+        │  a         self-attention · 2 heads × 4
         │  ^a0
-        │  f         feedforward
+        │  f         feedforward · GELU 64
         │  sum <a0   the stream after a0, added
         │
         output · LayerNorm
@@ -600,15 +604,15 @@ def test_an_edit_that_leaves_chains_and_branches_is_drawn_as_such() -> None:
     check(
         g,
         """
-        dim 16 · 2 heads of 4 · 6 blocks · 6,528 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 6 blocks · 6,528 parameters
         input
         │
-        │  a      self-attention
-        │  f      feedforward
-        │  a ×2   self-attention
-        │  f      feedforward
+        │  a      self-attention · 2 heads × 4
+        │  f      feedforward · GELU 64
+        │  a ×2   self-attention · 2 heads × 4
+        │  f      feedforward · GELU 64
         │  ╭ branch 1
-        │  │  a   self-attention
+        │  │  a   self-attention · 2 heads × 4
         │  ╰ sum
         │
         output · LayerNorm
@@ -622,16 +626,16 @@ def test_a_changed_option_is_shown_and_not_folded_away() -> None:
     check(
         g,
         """
-        dim 16 · 2 heads of 4 · 12 blocks · 17,344 parameters
+        dim 16 · 2 heads of 4 · pre-norm LayerNorm · 12 blocks · 17,344 parameters
         input
         │
-        │  a        self-attention
-        │  f        feedforward
-        │  a        self-attention
-        │  f(glu)   feedforward
+        │  a        self-attention · 2 heads × 4
+        │  f        feedforward · GELU 64
+        │  a        self-attention · 2 heads × 4
+        │  f(glu)   feedforward · GEGLU 64
         │  (a f) ×4
-        │     a     self-attention
-        │     f     feedforward
+        │     a     self-attention · 2 heads × 4
+        │     f     feedforward · GELU 64
         │
         output · LayerNorm
         """,
@@ -641,11 +645,11 @@ def test_a_changed_option_is_shown_and_not_folded_away() -> None:
 def test_an_option_that_the_text_set_is_shown_with_its_new_value() -> None:
     g = graph("a(heads=4) f")
     g.nx.nodes["a0"]["options"]["heads"] = 2
-    assert "│  a(heads=2)   self-attention" in g.to_text()
+    assert "│  a(heads=2)   self-attention · 2 heads × 4" in g.to_text()
     # of two blocks that differ neither is the usual one
     g = graph("f f")
     g.nx.nodes["f1"]["options"]["mult"] = 2
-    assert "│  f(mult=4)   feedforward\n│  f(mult=2)   feedforward" in g.to_text()
+    assert "│  f(mult=4)   feedforward · GELU 64\n│  f(mult=2)   feedforward · GELU 32" in g.to_text()
 
 
 def test_scores_are_counted_back_in_the_order_drawn() -> None:
@@ -655,10 +659,10 @@ def test_scores_are_counted_back_in_the_order_drawn() -> None:
     g.nx.remove_edge("a0", "f1")
     g.nx.add_edge("a0", "a9")
     g.nx.add_edge("a9", "f1")
-    assert g.lint().to_text().splitlines()[3:7] == [
-        "│  a ×2   self-attention",
-        "│  f      feedforward",
-        "│  a      self-attention · adds the scores of the 'a' 2 back",
+    assert g.lint().to_text().splitlines()[4:8] == [
+        "│  a ×2   self-attention · 2 heads × 4",
+        "│  f      feedforward · GELU 64",
+        "│  a      self-attention · 2 heads × 4 · adds the scores of the 'a' 2 back",
         "│",
     ]
 
@@ -679,7 +683,8 @@ def read(picture: str) -> list[Told]:
 def read_all(picture: str) -> list[Told]:
     """The same with its sums and reads, which are said by these words in place of a kind."""
     rows: list[tuple[int, str]] = []
-    for line in picture.splitlines()[2:-1]:
+    lines = picture.splitlines()
+    for line in lines[lines.index("│") : -1]:
         text = line.lstrip("│ ")
         if text and not line.startswith("├─"):
             rows.append((len(line) - len(text), text))
