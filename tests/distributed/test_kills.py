@@ -78,6 +78,15 @@ def test_kills_at_any_point_of_a_save_leave_the_numbers_of_an_unbroken_run(
 
 
 @pytest.mark.distributed
+def test_a_kill_while_the_folder_is_made_begins_it_again(tmp_path: Path, text: str) -> None:
+    words = [*COMMAND, "--text", text, "--steps", "2", "--mesh", "dp=2", "--out", str(tmp_path / "run")]
+    code, _, err = finished(started([(0, "xt_blocks.train.run_folder.write_whole", 2, "kill")], *words, restarts=1))
+    assert code == 0, err
+    assert err.count("failed (exitcode: -9)") == 1
+    assert numbers(tmp_path / "run")[-1]["step"] == 2
+
+
+@pytest.mark.distributed
 def test_a_rank_that_is_late_reads_the_settings_that_the_others_read(tmp_path: Path, text: str) -> None:
     """The first rank changes them in the run's folder; a late one, which found nothing to change, waited elsewhere."""
     run = tmp_path / "run"
