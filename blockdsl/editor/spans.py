@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import Span
-from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec
+from ..language.expand import BlockSpec, ParallelSpec, Spec
+from ..language.labels import LabelSpec
 from ..language.pattern import Pattern, parse
 
 if TYPE_CHECKING:
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 def spans(of: BlockGraph | Pattern | str) -> dict[str, list[Span]]:
     """Node of the graph, as drawings name it → the places in the text that it comes from.
 
-    The first place is the block itself or, of a macro's, the call. Of two streams, nodes are named `encoder.a0` and
-    `decoder.a0`. A sum of parallel branches is where its branches are. Of a graph the text is its `pattern`: that of an
-    edited one is the text that it has now.
+    The first place is the block itself or, of a macro's, the call. Of a block in a definition, where that is used comes
+    after it, and where a definition around that one is used after that. Of two streams, nodes are named `encoder.a0`
+    and `decoder.a0`. A sum of parallel branches is where its branches are. Of a graph the text is its `pattern`: that
+    of an edited one is the text that it has now.
 
     Raises:
         PatternError: the text is at fault, or the graph was edited into one that has none.
@@ -62,17 +64,19 @@ class _Namer:
             self._name(spec)
         return self.found
 
-    def _name(self, spec: Spec) -> Span | None:
+    def _name(self, spec: Spec, depth: int = 0) -> Span:
+        """Note where it comes from; returns where that is written in the text of the definition `depth` uses down."""
+        if isinstance(spec, LabelSpec):
+            return spec.span
         if isinstance(spec, ParallelSpec):
-            inside = [span for branch in spec.branches for each in branch if (span := self._name(each))]
-            whole = Span(min(span.start for span in inside), max(span.end for span in inside))
-            self.found[f"sum{self.sums}"] = [whole]
+            inside = [self._name(each, len(spec.uses)) for branch in spec.branches for each in branch]
+            name, written = f"sum{self.sums}", Span(min(inside)[0], max(span.end for span in inside))
             self.sums += 1
-            return whole
-        if isinstance(spec, BlockSpec):
-            self.found[f"{spec.kind}{self.blocks}"] = [spec.span]
+        elif isinstance(spec, BlockSpec):
+            name, written = f"{spec.kind}{self.blocks}", spec.span
             self.blocks += 1
-        elif isinstance(spec, ReadSpec):
-            self.found[f"read{self.reads}"] = [spec.span]
+        else:
+            name, written = f"read{self.reads}", spec.span
             self.reads += 1
-        return spec.span
+        self.found[name] = [written, *reversed(spec.uses)]
+        return (*spec.uses, written)[depth]

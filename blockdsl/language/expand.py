@@ -48,7 +48,7 @@ class BlockSpec:
 
     `given` holds the options its text sets; `shift` is None where no suffix sets it; `divide` is the product
     of the divisions around it; `tie` names its class of shared parameters; `reads` has the index of the label that each
-    option names which takes one.
+    option names which takes one; `uses` has where the definitions are used that it comes from, the outermost first.
     """
 
     kind: str
@@ -59,6 +59,7 @@ class BlockSpec:
     stage: int
     span: Span
     reads: Mapping[str, int] = field(default_factory=dict)
+    uses: tuple[Span, ...] = ()
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -84,6 +85,7 @@ class ReadSpec:
     tie: str | None
     stage: int
     span: Span
+    uses: tuple[Span, ...] = ()
 
     @property
     def scale(self) -> float:
@@ -96,6 +98,7 @@ class ParallelSpec:
     """Branches that read the same input."""
 
     branches: tuple[tuple[Spec, ...], ...]
+    uses: tuple[Span, ...] = ()
 
 
 Spec = BlockSpec | ReadSpec | LabelSpec | ParallelSpec
@@ -376,6 +379,7 @@ class _Around:
     divide: float = 1
     groups: tuple[_Group, ...] = ()
     branch: bool = False
+    uses: tuple[Span, ...] = ()  # of definitions
     copy: tuple[int, int] | None = None  # of the innermost repeat: which of its copies this is, and of how many
 
 
@@ -468,12 +472,12 @@ class _Expander:
             specs: list[Spec] = []
             self.item(branch, inside, specs)
             branches.append(tuple(specs))
-        out.append(ParallelSpec(tuple(branches)))
+        out.append(ParallelSpec(tuple(branches), around.uses))
         self.labels.here.clear()
 
     def ref(self, ref: Ref, around: _Around, out: list[Spec]) -> None:
         if ref.name in self.definitions:
-            self.body(self.definitions[ref.name].body, around, out)
+            self.body(self.definitions[ref.name].body, replace(around, uses=(*around.uses, ref.span)), out)
         elif ref.name in MACROS:
             macro = MACROS[ref.name]
             text = macro.text(**values_of(macro, ref))
@@ -492,13 +496,15 @@ class _Expander:
                 span = next(argument.span for argument in ref.arguments if argument.name == option.name)
                 (reads[option.name],) = self.labels.find(label, "latest", span)
         stage = self._placed(around)
-        out.append(BlockSpec(ref.name, given, around.shift, around.divide, None, stage, ref.span, reads))
+        own = (ref.name, given, around.shift, around.divide, None, stage, ref.span, reads)
+        out.append(BlockSpec(*own, around.uses))
 
     def read(self, read: Read, around: _Around, out: list[Spec]) -> None:
         which, join, init = read_arguments(read)
         sources = self.labels.find(read.name, which, read.span)
         stage = self._placed(around)
-        out.append(ReadSpec(read.name, which, join.name, init, sources, around.divide, None, stage, read.span))
+        own = (read.name, which, join.name, init, sources, around.divide, None, stage, read.span)
+        out.append(ReadSpec(*own, around.uses))
 
     def _placed(self, around: _Around) -> int:
         """Note that a block or a read stands here; returns its stage."""
@@ -523,9 +529,8 @@ class _Expander:
 
     def _with_tie(self, spec: Spec, keys: Iterator[tuple[str, int] | None]) -> Spec:
         if isinstance(spec, ParallelSpec):
-            return ParallelSpec(
-                tuple(tuple(self._with_tie(inner, keys) for inner in branch) for branch in spec.branches)
-            )
+            branches = (tuple(self._with_tie(inner, keys) for inner in branch) for branch in spec.branches)
+            return ParallelSpec(tuple(branches), spec.uses)
         if isinstance(spec, LabelSpec):
             return spec
         key = next(keys)

@@ -43,7 +43,7 @@ def check_blocks_and_text_light_each_other_up(page: Page) -> None:
     page.until(lambda: page.names(".lit[data-node]") == ["a3"])
     assert page.marked("lit") == ["a"]
     page.point(page.node("f4")).perform()
-    assert page.marked("lit") == ["f(glu)"]
+    assert page.marked("lit") == ["f(glu)", "unit"]
     page.point(page.one("#zoom")).perform()
     page.click(page.node("f2"))
     assert page.js("document.activeElement.tagName") == "TEXTAREA"
@@ -51,6 +51,19 @@ def check_blocks_and_text_light_each_other_up(page: Page) -> None:
         TEXT.index("f |"),
         TEXT.index("f |") + 1,
     ]
+
+
+def check_a_definition_lights_up_with_its_uses(page: Page) -> None:
+    text = "x = a f; x*2 c x"
+    page.write(text)
+    page.caret(text.index("x*2"))
+    page.until(lambda: page.names(".lit[data-node]") == ["a0", "f1"])  # a repeat of two, drawn once
+    page.caret(text.rindex("x"))
+    page.until(lambda: page.names(".lit[data-node]") == ["a5", "f6"])
+    page.caret(text.index("a f"))
+    page.until(lambda: page.names(".lit[data-node]") == ["a0", "a5"])
+    page.point(page.node("f6")).perform()
+    assert page.marked("lit") == ["f", "x"]
 
 
 def check_costs_at_another_length_and_type(page: Page) -> None:
@@ -197,7 +210,7 @@ def check_the_keyboard_alone_is_enough(page: Page) -> None:
     assert page.focused == first
     while page.focused != "a3":
         page.keys("ARROW_DOWN")
-    assert page.marked("lit") == ["a"]
+    assert page.marked("lit") == ["a", "unit"]
     assert page.node("a3").accessible_name
     page.keys("ENTER")
     assert page.js("document.activeElement.selectionStart") == TEXT.index("a f(glu)")

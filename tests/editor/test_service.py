@@ -201,9 +201,27 @@ def test_spans_name_every_node_of_the_graph_and_nothing_else(text: str) -> None:
     spans = editor.spans(text)
     assert spans.keys() == nodes.keys()
     for node, attrs in nodes.items():
-        (span,) = spans[node]
-        written = text[slice(*span)]
+        written = text[slice(*spans[node][0])]
         assert written.startswith({"read": "<", "sum": ""}.get(attrs["type"], attrs.get("kind"))) or "(" in written
+
+
+def test_spans_of_a_definition_are_what_it_says_and_where_it_is_used() -> None:
+    def places(text: str) -> dict[str, list[str]]:
+        found = editor.spans(text)
+        return {node: [f"{text[slice(*span)]} {span.start}" for span in own] for node, own in found.items()}
+
+    assert places("x = a f; x*2 c x") == {
+        **{f"a{i}": ["a 4", "x 9"] for i in (0, 2)},
+        **{f"f{i}": ["f 6", "x 9"] for i in (1, 3)},
+        **{"c4": ["c 13"], "a5": ["a 4", "x 15"], "f6": ["f 6", "x 15"]},
+    }
+    assert places("x = a ^u <u; y = (x f)*2; y x")["a4"] == ["a 4", "x 28"]
+    assert places("x = a ^u <u; y = (x f)*2; y x")["read1"] == ["<u 9", "x 18", "y 26"]
+    branches = places("x = a f; y = x & f; (x & f) y (x & x)")
+    assert branches["sum0"] == ["x & f 21"]
+    assert branches["sum1"] == ["x & f 13", "y 28"]
+    assert branches["sum2"] == ["x & x 31"]
+    assert places("x = sandwich(1); x")["a0"] == ["sandwich(1) 4", "x 17"]
 
 
 def test_spans_of_an_edited_graph_are_those_of_the_text_it_has_now() -> None:
