@@ -153,7 +153,8 @@ def test_the_embedding_and_the_head_have_their_own_time() -> None:
 
 @pytest.mark.usefixtures("_clock")
 def test_two_streams() -> None:
-    model = lower(blockdsl.compile("a f => a c", dim=8, num_tokens=20, max_seq_len=12))
+    graph = blockdsl.compile("a f => a c", dim=8, num_tokens=20, max_seq_len=12)
+    model = lower(graph)
     model.encoder.attn_layers.blocks["f1"].layer = Sleeper()
     model.encoder.attn_layers.norm.register_forward_hook(slow)
     model.decoder.net.token_emb.register_forward_hook(slow)
@@ -164,6 +165,7 @@ def test_two_streams() -> None:
     names = [f"encoder.{node}" for node in ("input", "a0", "f1", "output")]
     assert [*found["forward"].values] == [*names, *(f"decoder.{node}" for node in ("input", "a0", "c1", "output"))]
     assert found.facts["context_len"] == 6
+    assert sum(found["flops"].values.values()) == graph.flops(4, 2, context_len=6)
 
 
 @pytest.mark.usefixtures("_clock")
@@ -250,6 +252,8 @@ def test_the_model_is_as_it_was_before() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    profile(model.graph, **QUICK)
+    assert torch.equal(torch.get_rng_state(), state), "weights of a graph's model are drawn from the seed"
 
 
 def test_the_pass_computes_what_it_does_without_being_watched() -> None:
@@ -296,11 +300,21 @@ def test_random_inputs_are_what_the_model_reads(pattern: str, settings: dict[str
     assert call.loss().ndim == 0
 
 
+def test_what_writes_text_reads_one_token_more_than_it_predicts() -> None:
+    tokens = {"num_tokens": 20, "max_seq_len": 8}
+    for pattern, length in (("set causal; a f", 5), ("a f", 4), ("a f => a c", 5)):
+        model = lower(blockdsl.compile(pattern, dim=8, **tokens))
+        assert example_call(model, batch=2, seq_len=4).args[-1].shape == (2, length)
+
+
 @pytest.mark.usefixtures("_clock")
 def test_a_call_of_ones_own_is_measured_as_it_is() -> None:
     stack = sleeping("a f", f1=1)
     found = profile(stack, torch.randn(2, 4, 8), repeats=2, warmup=0)
     assert found["forward"].values["f1"] == pytest.approx(FORWARD)
+    assert profile(stack, torch.randn(2, 4, 8), return_hiddens=True, repeats=1)["time"].values.keys() == {
+        *found["time"].values
+    }, "of several results the first counts"
     assert "flops" not in found.by_name
     assert "seq_len" not in found.facts
 
