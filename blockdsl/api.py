@@ -6,12 +6,13 @@ drawn by `draw`, none of which knows this file.
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
-from .errors import GraphError, UserError, did_you_mean
-from .files import write_whole
+from .draw.images import HasPicture
+from .errors import GraphError, PatternError, UserError, did_you_mean
 from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens, written
 from .graph.compile import build
 from .graph.diff import Difference
@@ -53,7 +54,13 @@ def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
         TypeError: an unknown setting; the message names the nearest.
         UserError: a setting's value is out of range, or settings clash.
     """
-    return made(resolve(pattern, **settings), pattern)
+    try:
+        return made(resolve(pattern, **settings), pattern)
+    except PatternError as error:
+        if found := re.fullmatch(r"\s*(zoo:([\w.-]+))\s*", error.text):
+            problem = f"{found[1]} is for the command line: here it is blockdsl.zoo.entry({found[2]!r}).graph()"
+            raise UserError(problem) from None
+        raise
 
 
 def made(stack: ResolvedPattern, pattern: Pattern | str) -> BlockGraph:
@@ -76,7 +83,7 @@ def _compiled(stack: ResolvedPattern) -> BlockGraph:
 
 
 @faults_in_words
-class BlockGraph(Editable):
+class BlockGraph(Editable, HasPicture):
     """A stack of blocks as a graph.
 
     Attributes:
@@ -303,6 +310,8 @@ class BlockGraph(Editable):
         Args:
             seq_len: tokens a row that the costs before and after are given for.
         """
+        if not isinstance(other, BlockGraph):
+            raise TypeError(f"diff takes a BlockGraph, as compile gives, not {type(other).__name__}")
         return GraphDiff.between(self, other, seq_len)
 
     # Text --------------------------------------------------------------------------------------------------------
@@ -392,31 +401,6 @@ class BlockGraph(Editable):
         look: Any = {"unfold": unfold, "detail": detail, "color": color, "overlay": overlay, "seq_len": seq_len}
         return side_by_side(self.streams(), path, theme=theme, columns=columns, **look)
 
-    def to_png(
-        self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, theme: str = "light", **options: Any
-    ) -> bytes:
-        """The SVG picture as PNG; `theme` and `options` are those of `to_svg`.
-
-        Args:
-            scale: pixels of the image for a pixel of the picture.
-
-        Raises:
-            UserError: resvg-py is not installed, or an option has a value that it cannot have.
-        """
-        from .draw.png import png
-
-        return _written(png(self.to_svg(theme=theme, **options), scale), path)
-
-    def to_pdf(self, path: str | PathLike[str] | None = None, *, theme: str = "light", **options: Any) -> bytes:
-        """The SVG picture as PDF with its fonts, for a paper; `theme` and `options` are those of `to_svg`.
-
-        Raises:
-            UserError: CairoSVG is not installed, or an option has a value that it cannot have.
-        """
-        from .draw.pdf import pdf
-
-        return _written(pdf(self.to_svg(theme=theme, **options)), path)
-
     def to_html(
         self,
         path: str | PathLike[str] | None = None,
@@ -446,9 +430,6 @@ class BlockGraph(Editable):
 
         look: Any = {"unfold": unfold, "detail": detail, "color": color, "overlay": overlay, "seq_len": seq_len}
         return page(self.streams(), path, **look, dtype=dtype)
-
-    def _repr_svg_(self) -> str:
-        return self.to_svg()
 
     def __str__(self) -> str:
         return self.to_text()
@@ -496,7 +477,7 @@ class BlockGraph(Editable):
         return graph
 
 
-class GraphDiff(Difference):
+class GraphDiff(Difference, HasPicture):
     """What `before.diff(after)` finds; false when they are the same model. Its attributes are those of `Difference`."""
 
     def to_text(self, color: bool = False) -> str:
@@ -529,28 +510,5 @@ class GraphDiff(Difference):
 
         return aligned_page(self, path, **options)
 
-    def to_png(
-        self, path: str | PathLike[str] | None = None, *, scale: float = 2.0, theme: str = "light", **options: Any
-    ) -> bytes:
-        """The SVG picture as PNG, as `BlockGraph.to_png` draws it."""
-        from .draw.png import png
-
-        return _written(png(self.to_svg(theme=theme, **options), scale), path)
-
-    def to_pdf(self, path: str | PathLike[str] | None = None, *, theme: str = "light", **options: Any) -> bytes:
-        """The SVG picture as PDF, as `BlockGraph.to_pdf` draws it."""
-        from .draw.pdf import pdf
-
-        return _written(pdf(self.to_svg(theme=theme, **options)), path)
-
-    def _repr_svg_(self) -> str:
-        return self.to_svg()
-
     def __str__(self) -> str:
         return self.to_text()
-
-
-def _written(image: bytes, path: str | PathLike[str] | None) -> bytes:
-    if path is not None:
-        write_whole(path, image)
-    return image

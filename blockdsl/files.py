@@ -60,8 +60,7 @@ def write_whole(path: str | PathLike[str], content: str | bytes) -> None:
     try:
         _write(Path(os.path.realpath(path)), data)
     except OSError as error:  # of the file beside it too, which nobody has named
-        error.filename, error.filename2 = os.fspath(path), None
-        raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def leftovers(folder: Path) -> Iterator[Path]:

@@ -43,6 +43,8 @@ class Measurement:
             )
         values = {}
         for node, value in self.values.items():
+            if not isinstance(node, str):
+                raise UserError(f"{self.name}: nodes are called by their names, as 'a0', not {node!r}")
             try:
                 values[node] = float(value)
             except (TypeError, ValueError):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 from .api import BlockGraph
-from .draw import image, page, side_by_side
+from .draw import page, side_by_side
 from .draw.captions import Captions
+from .draw.images import HasPicture
 from .errors import UserError, did_you_mean
 from .measurement import Measurement
 
@@ -16,7 +18,7 @@ _BAR = 12  # the longest, in characters
 
 
 @dataclass(frozen=True)
-class Measurements:
+class Measurements(HasPicture):
     """What was measured of a model's blocks.
 
     Args:
@@ -87,32 +89,22 @@ class Measurements:
         notes = [f"{node}: {note}" for node, note in self.notes.items()]
         return "\n".join([table[0], rule, *table[1:], rule, *notes, *self.summary])
 
-    def to_svg(self, show: str | None = None, **options: Any) -> str:
+    def to_svg(self, path: str | PathLike[str] | None = None, *, show: str | None = None, **options: Any) -> str:
         """The model with the numbers of a measurement on its blocks.
 
         Args:
+            path: a file to write it to.
             show: the measurement's name; None: the first.
             options: those of `BlockGraph.to_svg`.
         """
-        return side_by_side(self.graphs, overlay=self[self.first if show is None else show], **options)
+        return side_by_side(self.graphs, path, overlay=self[self.first if show is None else show], **options)
 
-    def to_html(self, show: str | None = None, **options: Any) -> str:
+    def to_html(self, path: str | PathLike[str] | None = None, *, show: str | None = None, **options: Any) -> str:
         """The same as one HTML page; `options` are those of `BlockGraph.to_html`."""
-        return page(self.graphs, overlay=self[self.first if show is None else show], **options)
-
-    def to_png(self, show: str | None = None, *, theme: str = "light", **options: Any) -> bytes:
-        """The SVG picture as PNG."""
-        return image(self.to_svg(show, theme=theme, **options), ".png")
-
-    def to_pdf(self, show: str | None = None, *, theme: str = "light", **options: Any) -> bytes:
-        """The SVG picture as PDF."""
-        return image(self.to_svg(show, theme=theme, **options), ".pdf")
+        return page(self.graphs, path, overlay=self[self.first if show is None else show], **options)
 
     def __str__(self) -> str:
         return self.to_text()
-
-    def _repr_svg_(self) -> str:
-        return self.to_svg()
 
 
 def _bar(value: float | None, most: float) -> str:

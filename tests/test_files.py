@@ -51,7 +51,7 @@ def test_mode_and_link_stay(path: Path) -> None:
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'$"):
         write_whole(path, "a" * 100)
     answer = EditedFile("a", path.name, path).save("a" * 100, None)
     assert answer == {"ok": False, "problem": f"cannot write {path}: No space left on device"}

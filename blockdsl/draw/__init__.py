@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..errors import UserError
 from ..files import write_whole
 
 if TYPE_CHECKING:
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
     from ..graph.graph import Graph
 
 __all__ = ["side_by_side"]
+
+Drawn = TypeVar("Drawn", str, bytes)
+
+FORMS = {".svg": "to_svg", ".png": "to_png", ".pdf": "to_pdf", ".html": "to_html"}
+"""How a picture's name ends → the method that draws it."""
 
 
 def side_by_side(
@@ -32,7 +39,7 @@ def side_by_side(
     from .svg import svg
 
     _check(graphs)
-    return _written(svg(scene(graphs, **options), theme), path, "\n")
+    return save_drawing(svg(scene(graphs, **options), theme), path, ".svg")
 
 
 def aligned(diff: Difference, path: str | PathLike[str] | None = None, *, theme: str = "auto", **options: Any) -> str:
@@ -48,7 +55,7 @@ def aligned(diff: Difference, path: str | PathLike[str] | None = None, *, theme:
     from .difference import difference
     from .svg import svg
 
-    return _written(svg(difference(diff, **options), theme), path, "\n")
+    return save_drawing(svg(difference(diff, **options), theme), path, ".svg")
 
 
 def aligned_page(diff: Difference, path: str | PathLike[str] | None = None, **options: Any) -> str:
@@ -63,13 +70,22 @@ def aligned_page(diff: Difference, path: str | PathLike[str] | None = None, **op
         for side, graph, status in zip(SIDES, (own.before, own.after), own.status(), strict=True):
             called = f"{name} {side}".strip()
             graphs[called], notes[called] = graph, status
-    return _written(html(graphs, partial(difference, diff), notes=notes, **options), path)
+    return save_drawing(html(graphs, partial(difference, diff), notes=notes, **options), path, ".html")
 
 
-def _written(text: str, path: str | PathLike[str] | None, end: str = "") -> str:
-    if path is not None:
-        write_whole(path, text + end)
-    return text
+def save_drawing(drawn: Drawn, path: str | PathLike[str] | None, ending: str) -> Drawn:
+    """What was drawn, which is in the file then too; None: there is none.
+
+    Raises:
+        UserError: the file's name says that it is another kind of picture.
+    """
+    if path is None:
+        return drawn
+    named = Path(path).suffix.lower()
+    if named in FORMS and named != ending:
+        raise UserError(f"{path}: {FORMS[ending]} writes {ending} files; {FORMS[named]} writes {named}")
+    write_whole(path, f"{drawn}\n" if isinstance(drawn, str) and ending == ".svg" else drawn)
+    return drawn
 
 
 def page(graphs: Mapping[str, Graph], path: str | PathLike[str] | None = None, **options: Any) -> str:
@@ -86,26 +102,9 @@ def page(graphs: Mapping[str, Graph], path: str | PathLike[str] | None = None, *
     from .html import html
 
     _check(graphs)
-    return _written(html(graphs, **options), path)
-
-
-def image(svg: str, ending: str) -> bytes:
-    """An SVG picture as ".png" or ".pdf".
-
-    Raises:
-        UserError: the extra that writes it is not installed.
-    """
-    if ending == ".pdf":
-        from .pdf import pdf
-
-        return pdf(svg)
-    from .png import png
-
-    return png(svg)
+    return save_drawing(html(graphs, **options), path, ".html")
 
 
 def _check(graphs: Mapping[str, Graph]) -> None:
-    from ..errors import UserError
-
     if not graphs:
         raise UserError("there is no graph to draw; give some by name, as in {'encoder': g, 'decoder': h}")

@@ -61,7 +61,9 @@ def colors(
         if by != "kind":
             raise UserError(f"give overlay or color={by!r}; a block has one colour")
         if not isinstance(overlay, Measurement):
-            raise UserError(f"overlay must be a blockdsl.Measurement, not {type(overlay).__name__}")
+            raise UserError(
+                f"overlay must be a blockdsl.Measurement, as found['time'] is, not {type(overlay).__name__}"
+            )
         check_nodes(overlay, (_prefix(name) + node for name, graph in graphs.items() for node in graph.nx))
         return _heats(graphs, overlay)
     if by in COSTS:

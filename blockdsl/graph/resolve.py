@@ -86,7 +86,7 @@ def resolve(pattern: Pattern | str, **keywords: Any) -> ResolvedPattern:
         TypeError: an unknown keyword; the message names the nearest.
         UserError: a keyword's value is out of range, or settings clash.
     """
-    pattern = parse(pattern) if isinstance(pattern, str) else pattern
+    pattern = pattern if isinstance(pattern, Pattern) else parse(pattern)
     if pattern.encoder is not None:
         return _pair(pattern, pattern.encoder, checked_pair_keywords(keywords))
     return _stream(pattern, checked_keywords(keywords))

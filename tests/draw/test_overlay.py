@@ -135,6 +135,8 @@ def test_a_measurement_is_of_finite_numbers_and_of_this_graph() -> None:
         Measurement("time", "s", {"a0": "x"})  # type: ignore[dict-item]
     with pytest.raises(UserError, match=r"time: values are a number for each node, .*, not list"):
         Measurement("time", "s", [0.1, 0.2])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="time: nodes are called by their names, as 'a0', not 0"):
+        Measurement("time", "s", {0: 0.1})  # type: ignore[dict-item]
     assert Measurement("time", "s", {"a0": np.float32(0.5)}).values == {"a0": 0.5}
     other = Measurement("time", "s", {"a22": 1.0})
     for draw in (graph().to_svg, graph().to_text, graph().to_html):
@@ -142,7 +144,7 @@ def test_a_measurement_is_of_finite_numbers_and_of_this_graph() -> None:
             draw(overlay=other)
     with pytest.raises(UserError, match="give overlay or color='params'; a block has one colour"):
         graph().to_svg(overlay=Measurement("time", "s", TIMES), color="params")
-    with pytest.raises(UserError, match=r"overlay must be a blockdsl\.Measurement, not dict"):
+    with pytest.raises(UserError, match=r"overlay must be a blockdsl\.Measurement, as found\['time'\] is, not dict"):
         graph().to_svg(overlay=TIMES)  # type: ignore[arg-type]
     assert "nothing was measured" in graph().to_text(overlay=Measurement("time", "s", {}))
     assert "time" in graph().to_svg(overlay=Measurement("time", "s", {}))

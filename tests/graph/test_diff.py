@@ -349,6 +349,18 @@ def test_wiring_is_told_by_kinds() -> None:
     )
 
 
+def test_a_text_is_no_graph() -> None:
+    with pytest.raises(TypeError, match="diff takes a BlockGraph, as compile gives, not str"):
+        graph("a f").diff("a f")
+    with pytest.raises(TypeError, match="a pattern is a string, not list"):
+        blockdsl.compile(["a", "f"], dim=8)  # type: ignore[call-overload]
+    with pytest.raises(
+        UserError, match=r"zoo:gpt2 is for the command line: here it is blockdsl.zoo.entry\('gpt2'\).graph\(\)"
+    ):
+        blockdsl.compile("zoo:gpt2")
+    assert blockdsl.compile("zoo:a", dim=8).stages == ["zoo"]
+
+
 def test_colours_say_what_is_new_and_gone_and_leave_the_text_as_it_is() -> None:
     found = diff("a f", "a(heads=1) c")
     colored = found.to_text(color=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from blockdsl import Measurement, compile
+from blockdsl import Measurement, UserError, compile
 from blockdsl.measurements import Measurements
 from xt_blocks import record
 from xt_blocks.measure.runs import importance_of_run, record_of_run
@@ -83,7 +83,8 @@ def written(value: float | None, m: dict[str, Any], all_values: list[float], dig
     """A number of the JSON as the table has it, by its own rules."""
     if value is None:
         return "-"
-    return Measurement("", m["unit"], dict(enumerate(all_values)), digits=digits).figures(value)  # type: ignore[arg-type]
+    values = {str(i): each for i, each in enumerate(all_values)}
+    return Measurement("", m["unit"], values, digits=digits).figures(value)
 
 
 def same(table: str, told: dict[str, Any]) -> None:
@@ -98,7 +99,7 @@ def same(table: str, told: dict[str, Any]) -> None:
             assert rows[row["node"]][i] == written(row[name], m, values, digits)
 
 
-def test_the_table_has_the_numbers_of_the_json() -> None:
+def test_the_table_has_the_numbers_of_the_json(tmp_path: Path) -> None:
     found = Measurements(
         {"": compile("a f | a", dim=16)},
         {
@@ -116,6 +117,18 @@ def test_the_table_has_the_numbers_of_the_json() -> None:
     assert next(line for line in lines if line.startswith("a0")).endswith("  " + "·" * 12)
     assert next(line for line in lines if line.startswith("f1")).endswith("0.123  █")
     assert lines[-1] == "the whole is 1.5"
+    assert str(found) == found.to_text()
+    for show, said in (("time", ">1.2 ms<"), ("gain", ">-2 bits<")):
+        file = tmp_path / f"{show}.svg"
+        picture = found.to_svg(file, show=show)
+        assert said in picture
+        assert file.read_text(encoding="utf-8") == f"{picture}\n"
+    assert found.to_html(show="time") != found.to_html(show="gain")
+    assert found.to_png(show="time") != found.to_png(show="gain")
+    assert found.to_pdf(tmp_path / "x.pdf", show="gain")[:4] == b"%PDF"
+    with pytest.raises(UserError, match=r"x\.png: to_svg writes \.svg files; to_png writes \.png"):
+        found.to_svg(tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_profile_prints_a_table_or_json_and_draws(blockdsl: Blockdsl, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 import blockdsl
 from blockdsl import UserError
-from xt_blocks import importance, lower
+from xt_blocks import AutoregressiveWrapper, importance, lower, record, recorded
 from xt_blocks.measure import next_token_loss
 
 TOKENS: dict[str, Any] = {"dim": 16, "heads": 2, "attn_dim_head": 8, "num_tokens": 20, "max_seq_len": 12}
@@ -128,6 +129,18 @@ def test_two_streams_have_a_row_for_each_block_of_both() -> None:
     assert "encoder.f1" in found.to_text()
 
 
+def test_many_rows_are_read_in_parts_and_a_wrapper_makes_its_own_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, model, tokens = made("a f")
+    whole = importance(model, tokens)
+    assert importance(AutoregressiveWrapper(model), tokens).as_json() == whole.as_json()
+    monkeypatch.setattr(import_module("xt_blocks.measure.importance"), "ROWS", 2 * 8)  # of 5 rows two, two and one
+    parts, rows = importance(model, tokens), set[int]()
+    model.register_forward_pre_hook(lambda model, args: rows.add(len(args[0])))
+    assert next_token_loss(model.eval(), tokens) == pytest.approx(whole.facts["whole"], rel=1e-6)
+    assert rows == {1, 2}
+    assert parts["loss"].values == pytest.approx(whole["loss"].values, rel=1e-6)
+
+
 def test_what_is_more_than_a_sum_is_said() -> None:
     _, model, tokens = made("a ^k f(scale_residual_constant=0) a(kv=k)")
     found = importance(model, tokens)
@@ -143,5 +156,16 @@ def test_a_loss_that_is_no_number_and_a_model_without_blocks_are_refused() -> No
     _, model, tokens = made("a f")
     with pytest.raises(UserError, match="the loss of the whole model is nan"):
         importance(model, tokens, loss=lambda net, data: float("nan"))
+    with pytest.raises(UserError, match=r"loss\(model, data\) must be a number, not a tensor \(5, 9, 20\)"):
+        importance(model, tokens, loss=lambda net, data: net(data))
+    with pytest.raises(ValueError, match=r"tokens must be \(rows, seq \+ 1\), of one row or more, not \(9,\)"):
+        importance(model, tokens[0])
+    with pytest.raises(ValueError, match=r"of one row or more, not \(0, 9\)"):
+        importance(model, tokens[:0])
+    with pytest.raises(TypeError, match=r"tokens must be a tensor, not list; torch\.tensor\(tokens\) makes one"):
+        importance(model, [[1, 2, 3]])
+    for measure in (importance, recorded, record):
+        with pytest.raises(TypeError, match=r"a model is a torch module, as lower\(graph\) makes one, not BlockGraph"):
+            measure(model.graph, tokens)
     with pytest.raises(UserError, match="Linear has no stack of blocks"):
         importance(torch.nn.Linear(2, 2), tokens)

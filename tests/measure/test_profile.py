@@ -332,3 +332,10 @@ def test_what_cannot_be_measured(options: dict[str, Any], message: str) -> None:
     graph = blockdsl.compile("a f", **SIZES, num_tokens=20, max_seq_len=8)
     with pytest.raises(UserError, match=message):
         profile(graph, **options)
+
+
+def test_a_mistyped_argument_and_what_is_no_model_of_blocks_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"profile\(\) got an unknown argument 'repeat'; did you mean 'repeats'\?"):
+        profile(blockdsl.compile("a f", **SIZES), repeat=3)
+    with pytest.raises(UserError, match="Identity has no stack of blocks: give a model that lower or a wrapper made"):
+        profile(nn.Identity())

@@ -94,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _together(graphs: dict[str, BlockGraph], suffix: str, options: dict[str, Any]) -> str | bytes:
     """Two encoders, side by side."""
-    from blockdsl.draw import image, page, side_by_side
+    from blockdsl.draw import page, side_by_side
+    from blockdsl.draw.pdf import pdf
+    from blockdsl.draw.png import png
 
     if suffix == ".txt":
         return "\n\n".join(f"{name}\n{graph.to_text()}" for name, graph in graphs.items())
@@ -104,7 +106,7 @@ def _together(graphs: dict[str, BlockGraph], suffix: str, options: dict[str, Any
         return page(graphs, **options)
     if suffix == ".svg":
         return side_by_side(graphs, **options)
-    return image(side_by_side(graphs, **{"theme": "light", **options}), suffix)
+    return (png if suffix == ".png" else pdf)(side_by_side(graphs, **{"theme": "light", **options}))
 
 
 def overlay(args: argparse.Namespace) -> Measurement:

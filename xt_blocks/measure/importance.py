@@ -23,6 +23,7 @@ from blockdsl.measurements import Measurements
 from blockdsl.registry.kinds import kinds
 
 from .. import AutoregressiveWrapper, TransformerWrapper
+from ..kernels.tensors import whole_numbers
 from ..runtime.evaluation import evaluating
 from .seeded import seeded
 from .stacks import OneStack, stacks_of
@@ -31,7 +32,15 @@ ROWS = 2**14  # tokens that go through the model at once
 
 
 def next_token_loss(model: nn.Module, tokens: Tensor) -> float:
-    """In nats, the mean over all that rows of tokens predict, `tokens: (rows, seq + 1)` int64."""
+    """In nats, the mean over all that rows of tokens predict, `tokens: (rows, seq + 1)` int64.
+
+    Raises:
+        TypeError: they are no tensor.
+        ValueError: they are of another shape or type.
+    """
+    tokens = whole_numbers("tokens", tokens, " (rows, seq + 1)")
+    if tokens.ndim != 2 or not len(tokens):
+        raise ValueError(f"tokens must be (rows, seq + 1), of one row or more, not {tuple(tokens.shape)}")
     wrapper: nn.Module = AutoregressiveWrapper(model) if isinstance(model, TransformerWrapper) else model
     device, total = next(model.parameters()).device, 0.0
     for chunk in torch.split(tokens, max(1, ROWS // max(1, tokens.shape[1] - 1))):
@@ -63,13 +72,17 @@ def importance(
         by node `difference`, how much more the loss is without it, and `loss`, without it. Facts: the `whole` model's.
 
     Raises:
+        TypeError: it is no model.
         UserError: the model has no stack, or a loss is not a finite number.
     """
     stacks, device = stacks_of(model), next(model.parameters()).device
 
     def found(of: str) -> float:
         with seeded(seed, device):
-            value = float(loss(model, data))
+            value = loss(model, data)
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise UserError(f"loss(model, data) must be a number, not a tensor {tuple(value.shape)}")
+        value = float(value)
         if not isfinite(value):
             raise UserError(f"the loss {of} is {value}")
         return value

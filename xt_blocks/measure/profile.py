@@ -7,6 +7,7 @@ Blocks are timed where they run and not by themselves, so that their times and w
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from statistics import median
@@ -19,7 +20,7 @@ from blockdsl.errors import UserError
 from blockdsl.graph.costs import node_costs, sizes
 from blockdsl.measurement import Measurement
 from blockdsl.measurements import Measurements
-from blockdsl.registry.options import whole
+from blockdsl.registry.options import check_names, whole
 
 from .. import lower
 from ..train.device import published_peak
@@ -75,6 +76,7 @@ def profile(
         is `between` blocks, and `explained`, the share of the former that the nodes add up to.
 
     Raises:
+        TypeError: an unknown argument; the message has the nearest.
         UserError: an argument is out of range, or the model has no stack.
     """
     whole("repeats", repeats, 1)
@@ -86,16 +88,26 @@ def profile(
             model = lower(model).to("cpu" if device is None else device)
     elif device is not None:
         raise UserError("device= is of a graph's model; this one stays where it is")
+    stacks = stacks_of(model)
+    _check_keywords(model, kwargs)
     given = Call(model, args, kwargs) if args or kwargs else example_call(model, batch, seq_len, context_len, seed)
     weight = next(model.parameters())
     place, dtype = weight.device, weight.dtype if precision == "fp32" else PRECISIONS[precision]
-    found = _Passes(given, stacks_of(model), place, dtype, dtype != weight.dtype, backward)
+    found = _Passes(given, stacks, place, dtype, dtype != weight.dtype, backward)
     with _trained(model, backward), seeded(seed, place):
         for _ in range(warmup):
             found.whole_pass()
         found.measure(repeats)
         saved, peaks = found.memory(model) if backward else ({}, {})
     return _measurements(found, saved, peaks, counted=not (args or kwargs))
+
+
+def _check_keywords(model: nn.Module, given: Mapping[str, Any]) -> None:
+    """Raise TypeError for a keyword that neither this module's function nor the model has: it was mistyped."""
+    taken = inspect.signature(model.forward).parameters.values()
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in taken):
+        own = inspect.signature(profile).parameters
+        check_names(given, [*own, *(each.name for each in taken)], "profile() got an unknown argument")
 
 
 class _Passes:

@@ -6,12 +6,13 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from blockdsl.draw import page, side_by_side
+from blockdsl.draw.images import HasPicture
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph
 
 
-class Drawn:
+class Drawn(HasPicture):
     """A module made of block graphs."""
 
     @property
@@ -31,6 +32,3 @@ class Drawn:
     def to_html(self, path: str | PathLike[str] | None = None, **options: Any) -> str:
         """Its page; the arguments are those of `BlockGraph.to_html`."""
         return page(self.graphs, path, **options)
-
-    def _repr_svg_(self) -> str:
-        return self.to_svg()

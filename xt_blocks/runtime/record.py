@@ -162,8 +162,9 @@ class _Pass:
 def _observed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, _Pass]:
     """Prefix of its nodes' names → the last pass of each stack that ran."""
     passes: dict[str, _Pass] = {}
+    stacks = named_stacks(model)
     with ExitStack() as hooks, evaluating(model):
-        for prefix, stack in named_stacks(model).items():
+        for prefix, stack in stacks.items():
             hooks.enter_context(_hooked(prefix, stack, passes))
         model(*args, **kwargs)
     if not passes:
@@ -172,7 +173,13 @@ def _observed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def named_stacks(model: nn.Module) -> dict[str, Stack]:
-    """Each stack of a model by what its nodes' names begin with: nothing for the only one, else as "encoder."."""
+    """Each stack of a model by what its nodes' names begin with: nothing for the only one, else as "encoder.".
+
+    Raises:
+        TypeError: it is no model.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a model is a torch module, as lower(graph) makes one, not {type(model).__name__}")
     stacks = {name: module for name, module in model.named_modules() if isinstance(module, Stack)}
     if len(stacks) == 1:
         return dict(zip(("",), stacks.values(), strict=True))
