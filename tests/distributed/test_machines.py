@@ -34,19 +34,20 @@ def words(tmp_path: Path) -> list[str]:
 class Machines:
     """What starts `torchrun` on one of two machines; what it says is in files, as a pipe that is full would stop it."""
 
-    def __init__(self, folder: Path, words: list[str]) -> None:
+    def __init__(self, folder: Path, words: list[str], out: str, restarts: int) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             place = f"127.0.0.1:{free.getsockname()[1]}"
         meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", place, "--rdzv-id", "one", "--monitor-interval", "0.2"]
-        start = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "2"]
-        self.command = [sys.executable, *start, *meet, "-m", "blockdsl", "train", *words, "--out", str(folder / "run")]
+        start = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+        start += ["--max-restarts", str(restarts), *meet, "-m", "blockdsl", "train", *words, "--out", out]
+        self.command = [sys.executable, *start]
         self.said, self.started = folder / "said", list[subprocess.Popen[str]]()
 
-    def start(self, **environment: str) -> subprocess.Popen[str]:
+    def start(self, folder: Path | None = None, **environment: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
         with self.said.open("a") as said:
-            process = subprocess.Popen(self.command, env=environment, stdout=said, stderr=said, text=True)
+            process = subprocess.Popen(self.command, env=environment, stdout=said, stderr=said, text=True, cwd=folder)
         self.started.append(process)
         return process
 
@@ -61,9 +62,9 @@ def answers(host: str, port: int) -> bool:
 
 
 @contextmanager
-def machines(folder: Path, words: list[str]) -> Iterator[Machines]:
+def machines(folder: Path, words: list[str], out: str | None = None, restarts: int = 2) -> Iterator[Machines]:
     """None of their processes is left behind."""
-    both = Machines(folder, words)
+    both = Machines(folder, words, str(folder / "run") if out is None else out, restarts)
     try:
         yield both
     finally:
@@ -110,3 +111,13 @@ def test_a_machine_that_went_away_and_is_started_again_goes_on(tmp_path: Path, w
         again = two.start(**own_store)
         assert [process.wait(SECONDS) for process in (host, again)] == [0, 0], two.said.read_text()
     assert numbers(tmp_path / "run") == numbers(unbroken(tmp_path, words))
+
+
+def test_machines_that_see_different_folders_are_told(tmp_path: Path, words: list[str]) -> None:
+    places = [tmp_path / "one", tmp_path / "other"]
+    for place in places:
+        place.mkdir()
+    with machines(tmp_path, words, out="run", restarts=0) as two:
+        assert 0 not in [process.wait(SECONDS) for process in [two.start(place) for place in places]]
+    told = "blockdsl train: rank 1: run is not here: machines of one job need a folder that all of them see"
+    assert two.said.read_text().count(told) == 1

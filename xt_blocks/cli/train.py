@@ -257,6 +257,8 @@ def _train(args: argparse.Namespace, run_folder: RunFolder, engine: Engine, corp
     from .. import train
 
     settings = run_folder.settings
+    if not run_folder.path.is_dir():  # the first rank has made it, or opened it
+        raise UserError(f"{run_folder.path} is not here: machines of one job need a folder that all of them see")
     peak = (args.peak * 1e12, "as told") if args.peak else train.peak_flops(settings.device, settings.precision)
     if engine.main:
         run_folder.tidy()
