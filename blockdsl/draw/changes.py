@@ -130,15 +130,23 @@ def everywhere(diff: Difference) -> list[Change]:
     return [change for change in of.get(blocks[0], ()) if all(change in of.get(pair, ()) for pair in blocks)]
 
 
-def stack_words(
-    diff: Difference, details: Sequence[Details], common: Collection[Change]
-) -> tuple[list[str], list[str]]:
-    """What differs of the stacks as a whole, and what is alike.
+def above(diff: Difference, details: Sequence[Details], common: Collection[Change]) -> list[tuple[list[str], str]]:
+    """What stands above a difference, each with the role of its text: how much is alike, and what of the stacks is not.
 
     Args:
         details: of both graphs.
         common: `everywhere` of the difference.
     """
+    differ, alike = _stack_words(diff, details, common)
+    said = [(headline(diff), "facts")]
+    said += [(["differ: " + differ[0], *differ[1:]], "change")] if differ else []
+    return said + ([(["alike: " + alike[0], *alike[1:]], "settings")] if alike else [])
+
+
+def _stack_words(
+    diff: Difference, details: Sequence[Details], common: Collection[Change]
+) -> tuple[list[str], list[str]]:
+    """What differs of the stacks as a whole, and what is alike."""
     (size, *ours), (other_size, *theirs) = (stack_facts(own.graph, own.total) for own in details)
     facts, captions = (ours, theirs), [own.captions for own in details]
     norms = [[fact for fact in own if fact != "causal"] for own in facts]
@@ -158,14 +166,14 @@ def _between(name: str, before: str, after: str) -> str:
 
 
 def _of_norm(diff: Difference, change: Change) -> bool:
-    """Whether the words for the norm tell it."""
-    options = next(
-        block["options"]
-        for block in map(diff.before.block, diff.before.nodes("block"))
-        if change.name in block["options"]
-    )
-    was, now = ({**options, change.name: value} for value in (change.before, change.after))
-    return norm_words(was) != norm_words(now)
+    """Whether the words for the norm tell it, in one of the graphs at least."""
+    for graph in (diff.before, diff.after):
+        blocks = (graph.block(node)["options"] for node in graph.nodes("block"))
+        options = next(own for own in blocks if change.name in own)
+        was, now = ({**options, change.name: value} for value in (change.before, change.after))
+        if norm_words(was) != norm_words(now):
+            return True
+    return False
 
 
 def _positions(captions: Captions) -> str:

@@ -10,6 +10,7 @@ from ..graph.costs import row_length
 from . import changes, escape
 from .captions import Captions
 from .changes import change_words, in_effect, read, rewired
+from .details import Details
 
 if TYPE_CHECKING:
     from ..graph.diff import Change, Difference
@@ -23,7 +24,7 @@ _MOST = 6  # nodes named on a line
 def draw(diff: Difference, color: bool = False) -> str:
     """The difference, one string with newlines and no newline at its end; `color`: by a terminal's escape codes."""
     lines = ChangeLines(diff)
-    text = "\n".join(_painted(line) if color else line for line in (*lines.changes(), *lines.costs()))
+    text = "\n".join(_painted(line) if color else line for line in (*lines.head(), *lines.changes(), *lines.costs()))
     return text if diff.encoder is None or not diff else f"encoder\n{draw(diff.encoder, color)}\n\ndecoder\n{text}"
 
 
@@ -46,6 +47,13 @@ class ChangeLines:
     def captions(self) -> tuple[Captions, Captions]:
         """The words for what only one graph has."""
         return self._captions or (Captions(self.diff.before), Captions(self.diff.after))
+
+    def head(self) -> Iterator[str]:
+        """How much is alike, and what differs of the stacks as a whole."""
+        if self.diff:
+            details = [Details(own.graph, own, self.diff.seq_len) for own in self.captions]
+            for words, _ in changes.above(self.diff, details, changes.everywhere(self.diff)):
+                yield " · ".join(words).replace(changes.ARROW, ARROW)
 
     def changes(self) -> Iterator[str]:
         """All but the costs, under titles."""

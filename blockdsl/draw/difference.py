@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .alt import MOST
 from .beside import Beside, Segment, beside, glued
-from .changes import ARROW, everywhere, headline, stack_words, told
+from .changes import ARROW, above, everywhere, told
 from .colors import became
 from .columns import count, runs_of
 from .diff import ARROW as ASCII_ARROW
@@ -50,7 +50,7 @@ def difference(
         top = whole.extent.bottom + BELOW if whole.boxes else 0.0
         whole.add(pair.scene, -pair.scene.extent.x, top - pair.scene.extent.y)
         statuses |= dict.fromkeys(pair.statuses)
-        whole.title += (" · " if whole.title else "") + (f"{name}: " if name else "") + ", ".join(pair.headline)
+        whole.title += (" · " if whole.title else "") + (f"{name}: " if name else "") + ", ".join(pair.words[0][0])
         lines += ([name] if name else []) + [*ChangeLines(pair.diff, pair.captions).changes()] if pair.diff else []
     said = (" ".join(line.replace(ASCII_ARROW, ARROW).split()) for line in lines)
     whole.alt = f"{whole.title}. {'; '.join(said)}"[:MOST]
@@ -75,14 +75,13 @@ class _Pair:
         self.diff, self.name = diff, name
         common = everywhere(diff)
         said = told(diff, common)
-        self.headline = headline(diff)
         self.statuses = {status for own in said for status in own.status.values()}
         sides = zip((diff.before, diff.after), (diff.after, diff.before), said, strict=True)
         self.sides = [
             Picture(graph, detail, became(own), seq_len, beside=other, told=own) for graph, other, own in sides
         ]
         captions = self.captions = self.sides[0].captions, self.sides[1].captions
-        self.differ, self.alike = stack_words(diff, [side.details for side in self.sides], common)
+        self.words = above(diff, [side.details for side in self.sides], common)
         if captions[0].items is None or captions[1].items is None:
             self.scene = self._as_they_are(said, detail, seq_len, columns)
         else:
@@ -91,11 +90,7 @@ class _Pair:
 
     def head(self, scale: float) -> None:
         """Write above it how much is alike, and what of the stacks as a whole is not."""
-        head = [([self.name], "heading")] if self.name else []
-        head += [(self.headline, "facts")]
-        head += [(["differ: " + self.differ[0], *self.differ[1:]], "change")] if self.differ else []
-        head += [(["alike: " + self.alike[0], *self.alike[1:]], "settings")] if self.alike else []
-        write_head(self.scene, head, scale)
+        write_head(self.scene, [*([([self.name], "heading")] if self.name else []), *self.words], scale)
 
     def _as_they_are(self, said: tuple[Told, Told], detail: str, seq_len: int, columns: int | None) -> Scene:
         graphs = dict(zip(SIDES, (self.diff.before, self.diff.after), strict=True))

@@ -261,6 +261,9 @@ def shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: str, **env:
 # diff --------------------------------------------------------------------------------------------------------------
 
 DIFFERENCE = """\
+1 block alike · 1 changed · 1 added
+differ: 792 parameters -> 1.65 k parameters
+alike: pre-norm LayerNorm
 blocks
   + f(glu)            f2
   ~ a: shift 0 -> 1   a0
@@ -309,7 +312,8 @@ def test_diff_tells_a_fault_by_another_status(blockdsl: Run, tmp_path: Path) -> 
 def test_diff_writes_what_the_terminal_can_show() -> None:
     ran = process("diff", "a f", "a f f f", PYTHONIOENCODING="ascii")
     assert (ran.returncode, ran.stderr) == (1, b"")
-    assert ran.stdout.startswith(b"blocks\n  + 2 x f   f2, f3\n")
+    assert b"\nblocks\n  + 2 x f   f2, f3\n" in ran.stdout
+    assert ran.stdout.startswith(b"2 blocks alike - 2 added\ndiffer: ")
 
 
 def test_diff_is_in_colour_on_a_terminal_that_wants_it(blockdsl: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -586,7 +590,9 @@ def test_a_pattern_of_two_streams(blockdsl: Run, tmp_path: Path) -> None:
     assert "×3" in blockdsl("show", text, "--set", "enc_dim=32,dec_dim=64").out
     for suffix in ("svg", "html", "dot", "mmd", "txt"):
         assert blockdsl("draw", text, "-o", tmp_path / f"both.{suffix}").status == 0
-    assert "encoder\nblocks\n  + f" in blockdsl("diff", text, "(a f)*2 f => (a c f)*3").out
+    out = blockdsl("diff", text, "(a f)*2 f => (a c f)*3").out
+    assert out.startswith("encoder\n4 blocks alike · 1 added\n")
+    assert "\nblocks\n  + f" in out
     assert repr(compile(text, dim=16)) == f"BlockGraph({text!r}, dim=16, blocks=13)"
     for given, message in (
         ((text, "--causal"), "the pattern takes no --causal: the decoder is causal and the encoder is not; enc_causal"),
