@@ -35,8 +35,11 @@ class Lines:
         content = self.text[start:end].rstrip("\r\n")
         if content.isascii():
             return start + min(units, len(content))
-        raw = content.encode(_ENCODINGS[self.units], "surrogatepass")[: units * _BYTES[self.units]]
-        return start + len(raw.decode(_ENCODINGS[self.units], "ignore"))
+        for at in range(start, start + len(content)):
+            units -= self.width(at, at + 1)
+            if units < 0:
+                return at
+        return start + len(content)
 
     def width(self, start: int, end: int) -> int:
         """The units of what stands between two offsets."""

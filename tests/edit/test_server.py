@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from blockdsl import UserError
 from blockdsl.editor import page
 from blockdsl.editor.server import HOST, MOST, EditedFile, Server
+from xt_blocks.cli import edit, parser
 
 
 @pytest.fixture
@@ -153,6 +156,25 @@ def test_what_another_program_or_tab_wrote_is_not_lost(server: Server) -> None:
     assert path.read_text() == "a f"
     path.unlink()
     assert ask(server, {"do": "save", "text": "a", "seen": saved["seen"]})[1]["changed"]
+
+
+def test_a_name_that_no_file_has_is_a_new_file_and_a_pipe_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "new.pattern"
+    new = edit.document(parser().parse_args(["edit", str(path)]))
+    opened = new.opened()
+    assert (opened["text"], opened["file"], path.exists()) == ("(a f)*6\n", str(path), False)
+    assert new.save("a f\n", opened["seen"])["ok"]
+    assert path.read_text() == "a f\n"
+    for other in (tmp_path / "no" / "new.pattern", tmp_path / "new.txt"):
+        with pytest.raises(UserError, match="there is no file"):
+            edit.document(parser().parse_args(["edit", str(other)]))
+    if Path("/dev/fd").exists():
+        read, write = os.pipe()
+        os.write(write, b"f*3\n")
+        os.close(write)
+        piped = edit.document(parser().parse_args(["edit", f"/dev/fd/{read}"]))
+        os.close(read)
+        assert (piped.opened()["text"], piped.path) == ("f*3\n", None)
 
 
 def test_a_disk_that_refuses(tmp_path: Path) -> None:

@@ -187,6 +187,16 @@ def test_hostile_texts(client: Client, text: str) -> None:
     assert client.of("formatting", options={"tabSize": 4, "insertSpaces": True}) is None
 
 
+@pytest.mark.parametrize("units", ["utf-8", "utf-16", "utf-32"])
+def test_a_place_is_the_same_there_and_back(units: str) -> None:
+    """Half of a sign of two units too, which an editor may send."""
+    text = "a \ud800 f\r\n× 🙂🙂 e\u0301\u2028\ufeff \udc00x\n"
+    lines = Lines(text, units)
+    places = [at for at in range(len(text)) if text[at : at + 1] != "\n"]
+    assert [lines.offset(*lines.position(at)) for at in places] == places
+    assert Lines("🙂f", "utf-16").offset(0, 1) == 0, "in a sign: its start"
+
+
 def test_positions_outside_the_text_are_taken_as_its_ends(client: Client) -> None:
     client.open("a f")
     assert client.at("completion", 99, 99)["items"]

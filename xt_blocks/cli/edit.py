@@ -27,7 +27,8 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Open a page to write a pattern in: completion, mistakes as `check` says them, the picture and the costs\n"
             "as you type, a second pattern to hold it against. The page is served to this machine alone, at an\n"
-            "address with a secret in it, and fetches nothing from a network. A file is saved where it is."
+            "address with a secret in it, and fetches nothing from a network. A file is saved where it is, and a\n"
+            "name in .pattern that no file has yet is a new one."
         ),
         epilog=(
             "examples:\n  blockdsl edit\n  blockdsl edit model.pattern\n  blockdsl edit zoo:llama3-8b\n"
@@ -64,8 +65,12 @@ def document(args: argparse.Namespace) -> EditedFile:
     from blockdsl.language.format import format_text
 
     if not source.is_stored(args.pattern):
+        new = Path(args.pattern)
+        if new.suffix == ".pattern" and not new.exists() and new.parent.is_dir():
+            return EditedFile(f"{NEW}\n", new.name, new, source.given_settings(args))
         path = None if args.language else source.as_file(args.pattern)
         text = source.read_text(args)
+        path = path if path and path.is_file() else None  # a pipe is read once, and not saved to
         name = path.name if path else args.pattern if args.pattern.startswith(source.ZOO) else "pattern"
         return EditedFile(text, name, path, source.given_settings(args))
     graphs = source.graphs(args)
