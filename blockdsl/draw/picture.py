@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..graph.costs import stage_title
+from ..graph.still import still
 from ..registry.options import whole
 from .alt import alt_text
 from .captions import Captions
@@ -40,6 +41,7 @@ HEAD_LEAST, HEAD_APART = 230.0, 18.0  # the least width of that text, and from t
 
 def scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
     """Of graphs side by side, each under its name; one alone may be called ""."""
+    graphs = {name: still(graph) for name, graph in graphs.items()}
     return picture(graphs[""], **options) if [*graphs] == [""] else pictures(graphs, **options)
 
 

@@ -15,6 +15,7 @@ from ..errors import GraphError
 from .graph import Graph
 from .rules import attributes, ends, inputs, wiring
 from .rules.finding import Finding, set_attribute
+from .still import still
 
 Rule = Callable[[Graph], Iterator[Finding]]
 
@@ -48,6 +49,7 @@ def faults(graph: Graph, groups: tuple[tuple[Rule, ...], ...] | None = None) -> 
     if not isinstance(graph.nx, nx.DiGraph) or graph.nx.is_multigraph():
         problem = f"the graph: must be a networkx.DiGraph, not {type(graph.nx).__name__}"
         return [Finding(problem, "g.nx = nx.DiGraph(g.nx)" if isinstance(graph.nx, nx.Graph) else "")]
+    graph = still(graph)
     for rules in _RULES if groups is None else groups:
         found = [fault for rule in rules for fault in rule(graph)]
         if found:

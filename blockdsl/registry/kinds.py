@@ -180,7 +180,7 @@ class Kind:
             for field, formula in twice_if_bidirectional(self).items():
                 object.__setattr__(self, field, formula)
 
-    @property
+    @cached_property
     def both_ways(self) -> bool:
         """Whether its blocks may be bidirectional: two modules, of which one reads the tokens in reverse."""
         own = BIDIRECTIONAL.name in by_name(self.options)

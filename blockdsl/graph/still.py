@@ -1,0 +1,52 @@
+"""A graph that is only read: what is asked of all its nodes again and again is worked out once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from .graph import Graph
+from .nodes import carried
+
+
+class Still(Graph):
+    """A view of a graph, for as long as nobody changes that; it may be at fault."""
+
+    _of: Graph | None = None
+
+    @property
+    def pattern(self) -> str:
+        return super().pattern if self._of is None else self._of.pattern
+
+    @cached_property
+    def _by_type(self) -> dict[str, list[str]]:
+        out: dict[str, list[str]] = {}
+        for node, attrs in self.nx._node.items():
+            if isinstance(node_type := attrs.get("type"), str):
+                out.setdefault(node_type, []).append(node)
+        return out
+
+    @cached_property
+    def _sources(self) -> dict[str, dict[str, list[str]]]:
+        out: dict[str, dict[str, list[str]]] = {}
+        for node, edges in self.nx._pred.items():
+            own = out[node] = {}
+            for source, attrs in edges.items():
+                for what in carried(attrs):
+                    if isinstance(what, str):
+                        own.setdefault(what, []).append(source)
+        return out
+
+    def nodes(self, node_type: str) -> list[str]:
+        return [*self._by_type.get(node_type, ())]
+
+    def sources(self, node: str, carries: str) -> list[str]:
+        return [*self._sources[node].get(carries, ())]
+
+
+def still(graph: Graph) -> Still:
+    """The graph as one that is only read; what changes later is not seen."""
+    if isinstance(graph, Still):
+        return graph
+    out = Still(graph.nx)
+    out._of = graph
+    return out
