@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import struct
 
 import pytest
 
-from . import figures, gallery, options, pictures
+import blockdsl
+
+from . import figures, gallery, options, photograph, pictures
 from .pages import DOCS, README, with_outputs
 
 ANEW = "python -m tests.docs writes it anew"
@@ -46,6 +49,17 @@ def test_every_picture_is_shown_and_every_one_shown_is_there() -> None:
     assert (
         shown == set(pictures.pictures()) == {path.name for path in pictures.PICTURES.glob("*.svg")} - {"favicon.svg"}
     )
+
+
+def test_the_photograph_of_the_page_is_shown_small_and_of_a_pattern_that_there_is() -> None:
+    assert f"](pictures/{photograph.FILE.name})" in (DOCS / "edit.md").read_text(encoding="utf-8")
+    png = photograph.FILE.read_bytes()
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", png[16:24]) == photograph.SIZE
+    assert len(png) < 200_000
+    graph = blockdsl.compile(photograph.TEXT)
+    assert len(graph.nodes("block")) == 48, "as the page in the picture says"
+    assert round(graph.parameters() / 1e6) == 544
 
 
 def test_the_gallery_is_of_the_zoo() -> None:
