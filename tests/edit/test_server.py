@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,29 @@ def ask(server: Server, request: Any, **headers: str) -> tuple[int, Any]:
     own = {"Origin": server.origin, "Content_Type": "application/json"} | headers
     status, content, _ = send(server, "POST", f"/{server.token}/respond", json.dumps(request).encode(), **own)
     return status, json.loads(content) if status == 200 else content.decode()
+
+
+def test_garbage_is_looked_for_while_nobody_writes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def note(phase: str, about: dict[str, int]) -> None:
+        looked.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        assert ask(server, {"do": "look", "text": "a(heads=2) f " * 200})[1]["ok"]
+        assert not looked
+        monkeypatch.setattr("blockdsl.editor.server.QUIET", 0.0)
+        until = time.monotonic() + 10
+        while "stop" not in looked and time.monotonic() < until:
+            time.sleep(0.01)
+        assert looked == ["start", "stop"]
+        time.sleep(0.1)
+        assert len(looked) == 2, "once for all answers"
+    finally:
+        gc.callbacks.remove(note)
+    server.shutdown()
+    assert gc.isenabled()
 
 
 def test_it_is_on_the_loopback_address_alone(server: Server) -> None:
