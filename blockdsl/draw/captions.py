@@ -184,7 +184,7 @@ class Captions:
         return self._once(("notes", named, self.alike(node)), lambda: self._notes(node, named))
 
     def _notes(self, node: str, named: bool) -> list[str]:
-        notes = [kind_of(self.graph.block(node)["kind"]).title, *self.of_itself(node)]
+        notes = [kind_of(self.graph.block(node)["kind"]).title, *self.place(node), *self.of_itself(node)]
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         outside = [s for s in self.graph.sources(node, "context") if self.graph.node_type(s) == "context"]
         notes += ["reads the context" for _ in outside]
@@ -200,8 +200,8 @@ class Captions:
     def of_itself(self, node: str) -> list[str]:
         """What of a block is neither in its name nor among what it reads."""
         factor = self.graph.block(node)["options"]["branch_scale"]
-        said = [*self.place(node), "a GRU cell in place of the add" if gated(self.graph, node) else ""]
-        return [*filter(None, said), *([f"branch × {factor:g}"] if factor != 1 else [])]
+        said = ["a GRU cell in place of the add"] if gated(self.graph, node) else []
+        return [*said, *([f"branch × {factor:g}"] if factor != 1 else [])]
 
     def normed(self, node: str) -> list[str]:
         """Whose norm a block reads in place of one of its own."""

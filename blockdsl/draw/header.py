@@ -49,7 +49,7 @@ def _norms(graph: Graph) -> list[str]:
         of.setdefault(attrs["kind"], Counter())[_norm_words(kind_of(attrs["kind"]), attrs["options"])] += 1
     ((usual, _),) = sum(of.values(), Counter[str]()).most_common(1) or [("", 0)]
     own = {kind: counts.most_common(1)[0][0] for kind, counts in of.items()}
-    return [usual, *(f"{words} of {kind!r}" for kind, words in own.items() if words not in ("", usual))]
+    return [*usual.split(", "), *(f"{words} of {kind!r}" for kind, words in own.items() if words not in ("", usual))]
 
 
 def _size(cost: Cost) -> str:

@@ -132,11 +132,7 @@ def _clusters(parts: Parts, drawn: dict[str, str]) -> Iterator[str | Cluster]:
 def _lines(captions: Captions, node: str) -> tuple[str, ...]:
     """What is written on a node, with its labels if something reads them."""
     read = captions.taken | captions.read_from.get(node, set())
-    return (
-        *_words(captions, node),
-        *captions.place(node),
-        *(f"^{name}" for name in captions.graph.labels(node) if name in read),
-    )
+    return *_words(captions, node), *(f"^{name}" for name in captions.graph.labels(node) if name in read)
 
 
 def _words(captions: Captions, node: str) -> tuple[str, ...]:
@@ -144,7 +140,8 @@ def _words(captions: Captions, node: str) -> tuple[str, ...]:
     node_type = captions.graph.node_type(node)
     if node_type == "block":
         said = (*facts(captions.graph, node), *captions.of_itself(node))
-        return tuple(filter(None, (captions.name(node), captions.notes(node)[0], " · ".join(said))))
+        lines = captions.name(node), captions.notes(node)[0], " · ".join(said), *captions.place(node)
+        return tuple(filter(None, lines))
     if node_type == "read":
         return captions.name(node), reads.join_words(captions.graph, node), *captions.place(node)
     if node_type == "sum":

@@ -395,7 +395,7 @@ def write_head(scene: Scene, words: Sequence[tuple[list[str], str]], scale: floa
     """Write words and their roles above a scene, in lines as wide as it is."""
     extent = scene.extent
     longest = max(widest(said, role) for said, role in words) + 1
-    wide = max(extent.width, HEAD_LEAST * scale, longest * scale)
+    wide = max(extent.width, HEAD_LEAST, longest * scale)
     lines = [
         (line, role)
         for said, role in words
