@@ -71,10 +71,15 @@ class Page(Tab):
 
     def marked(self, type: str, of: str = "#text") -> list[str]:
         """What is highlighted as this in a text."""
-        code = """const pre = document.querySelector(arguments[1] + " pre");
-        return [...CSS.highlights.get(arguments[0])].filter(r => r.startContainer === pre.firstChild)
-            .sort((a, b) => a.startOffset - b.startOffset)
-            .map(r => pre.firstChild.data.slice(r.startOffset, r.endOffset))"""
+        code = """const pre = document.querySelector(arguments[1] + " pre"), found = [];
+        for (const { startContainer, startOffset, endContainer, endOffset } of CSS.highlights.get(arguments[0])) {
+            if (startContainer.parentNode !== pre) continue;
+            const range = document.createRange();
+            range.setStart(startContainer, startOffset);
+            range.setEnd(endContainer, endOffset);
+            found.push(range);
+        }
+        return found.sort((a, b) => a.compareBoundaryPoints(Range.START_TO_START, b)).map(range => range.toString())"""
         return self.driver.execute_script(code, type, of)
 
     @property

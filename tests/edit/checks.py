@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 import blockdsl
+from blockdsl.draw.picture import scene
+from blockdsl.draw.scene import NAMELESS
+from blockdsl.editor.scan import tokens
 
 from .browser import Page
 
@@ -21,6 +24,38 @@ def check_typing_changes_the_picture(page: Page) -> None:
     assert page.names(".block")[-1] == "m9"
     assert page.one("#saved").text == "not saved"
     assert page.driver.title.startswith(f"• {page.name}")
+
+
+BOXES = """[...document.querySelectorAll("#view [data-node]")].map(box => [box.dataset.node,
+    box.getAttribute("transform"), [...box.querySelectorAll("text")].map(text => text.textContent).join("/")])"""
+LINES = """[...document.querySelectorAll("#view path.edge:not(.key *)")].reduce((sum, line) =>
+    sum + line.getAttribute("d").split("M").length - 1, 0)"""
+
+
+def check_what_stays_in_the_picture_is_as_drawn_anew(page: Page) -> None:
+    for text in ["(a f)*3 a f", "a f f(glu) a f", "a^x f <x f & a", "a f", "(a f)*40", "one: a f | two: (a c)*3", TEXT]:
+        page.write(text)
+        own = scene(blockdsl.compile(text, **({} if "dim" in text else {"dim": 512})).streams())
+        named = [box for box in own.boxes if box.look.type not in NAMELESS]
+        words = ["/".join(line.text for line in box.texts) for box in named]
+        places = [f"translate({box.x:g} {box.y:g})" for box in named]
+        assert page.js(BOXES) == [[box.node, at, said] for box, at, said in zip(named, places, words, strict=True)]
+        assert page.js(LINES) == len(own.edges)
+    page.write("a f m(bidirectional)")
+    page.js("document.querySelectorAll('.block')[2].marked = true")
+    page.write("a f f(glu) m(bidirectional)")
+    assert page.names(".block") == ["a0", "f1", "f2", "m3"]
+    assert page.js("document.querySelectorAll('.block')[3].marked"), "a block that moved is the same element"
+
+
+def check_a_block_that_is_pointed_at_tells_of_itself(page: Page) -> None:
+    page.point(page.node("f2")).perform()
+    title = "document.querySelector('[data-node=f2] > title')?.textContent"
+    page.until(lambda: page.js(title))
+    assert page.js(title) in blockdsl.compile(TEXT).to_svg()
+    page.write(TEXT.replace("f a f |", "f(mult=2) a f |"))
+    page.point(page.node("f0")).perform()
+    page.until(lambda: "mult=2" in (page.js(title.replace("f2", "f0")) or ""))
 
 
 def check_a_mistake_is_underlined_in_the_words_of_check(page: Page) -> None:
@@ -265,6 +300,19 @@ def check_colours(page: Page) -> None:
     page.caret(0)
     page.driver.execute_script("document.execCommand('insertText', false, ' ')")
     assert page.marked("comment")[0].strip() == "# a decoder"  # at once, before an answer
+
+
+def check_colours_of_a_long_text(page: Page) -> None:
+    page.write("# " + "long " * 600 + "\n" + "a f(glu) " * 600 + "a")
+    for at, typed in ((8, "very "), (6000, " a "), (3003, "f "), (2990, "x\n a # ")):
+        page.caret(at)
+        page.driver.execute_script("document.execCommand('insertText', false, arguments[0])", typed)
+        assert page.js("document.querySelector('#text pre').textContent") == page.text + " \n"
+    page.settled()
+    for colour in ("comment", "kind", "option"):
+        found = [page.text[token.start : token.end] for token in tokens(page.text) if token.type == colour]
+        assert len(found) > 1
+        assert page.marked(colour) == found
 
 
 def check_thousands_of_keystrokes(page: Page) -> None:

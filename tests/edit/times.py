@@ -30,7 +30,7 @@ from ..draw.test_browser import BROWSER, DRIVER, FLAGS
 from .browser import Page, opened
 
 PARTS = ("server", "transfer", "parse", "page", "paint", "whole")
-KEYS = ("f", "a", "m", "a", "f", "m")
+KEYS = ("f", "a", "f", "a", "a", "f")
 
 _chosen = random.Random(0)
 TEXTS = {

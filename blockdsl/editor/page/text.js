@@ -18,6 +18,7 @@ if (has) for (const [type, highlight] of shared) CSS.highlights.set(type, highli
 ["lit", "warning", "error"].forEach((type, i) => { if (has) shared.get(type).priority = i + 1; });
 
 const PAD = " \n";  // after the text: a place to underline at its end, and the height of an empty last line
+const PART = 800;  // signs of a text node: what it costs to paint colours grows with the square of these
 
 export class Text {
   /* `changed` is called after each edit. */
@@ -26,11 +27,12 @@ export class Text {
       spellcheck: false, autocomplete: "off", autocapitalize: "off", wrap: "soft", "aria-label": label,
       "aria-autocomplete": "list",
     });
-    this.below = make("pre", { "aria-hidden": "true" }, PAD);
-    this.node = this.below.firstChild;
+    this.below = make("pre", { "aria-hidden": "true" });
+    this.parts = [];  // {node, start}: the text below, in nodes
     this.box = make("div", { className: "editor" }, this.below, this.area);
     parent.append(this.box);
     this.text = "";
+    this.fill(0, 0, PAD);
     this.marks = new Map(TYPES.map((type) => [type, []]));  // [start, end] of each
     this.ranges = new Map(TYPES.map((type) => [type, []]));
     this.area.addEventListener("input", () => { this.synchronise(); changed(this); });
@@ -46,22 +48,80 @@ export class Text {
     const from = old.length - end, by = text.length - old.length;
     const moved = (at) => (at < start ? at : at >= from ? at + by : start);  // what is typed after a word is its colour
     this.text = text;
-    this.node.data = text + PAD;
+    this.renew(start, from, text.slice(start, text.length - end));
     for (const [type, marks] of this.marks) {
       this.mark(type, marks.map(([a, b]) => [moved(a), moved(b)]));
     }
   }
 
+  /* Put words in the place of what is there below, in no other nodes than need be. */
+  renew(start, end, words) {
+    const first = this.partAt(start), last = this.partAt(end);
+    const before = this.parts[first].node.data.slice(0, start - this.parts[first].start);
+    this.fill(first, last + 1, before + words + this.parts[last].node.data.slice(end - this.parts[last].start));
+  }
+
+  /* Nodes with these words in the place of others, the first of which stays. */
+  fill(first, end, words) {
+    const cut = [];
+    for (let at = 0; at < words.length || !cut.length;) {
+      let to = Math.min(words.length, at + PART);
+      if (words.length - at > 2 * PART) to = 1 + Math.max(words.lastIndexOf(" ", to), words.lastIndexOf("\n", to));
+      else to = words.length;
+      if (to <= at) to = Math.min(words.length, at + PART);
+      cut.push(words.slice(at, to));
+      at = to;
+    }
+    const old = this.parts.slice(first, end), after = this.parts[end]?.node ?? null;
+    const parts = cut.map((data, i) => {
+      const node = old[i]?.node ?? this.below.insertBefore(document.createTextNode(""), after);
+      if (node.data !== data) node.data = data;
+      return { node, start: 0 };
+    });
+    for (const { node } of old.slice(cut.length)) node.remove();
+    this.parts.splice(first, end - first, ...parts);
+    this.length = 0;
+    for (const part of this.parts) {
+      part.start = this.length;
+      this.length += part.node.length;
+    }
+  }
+
+  /* The number of the part that a place is in. */
+  partAt(offset) {
+    let low = 0, high = this.parts.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.parts[middle].start <= offset) low = middle; else high = middle - 1;
+    }
+    return low;
+  }
+
+  /* The node and the place in it. */
+  at(offset) {
+    const { node, start } = this.parts[this.partAt(offset)];
+    return [node, Math.min(offset - start, node.length)];
+  }
+
   /* Show these ranges, and no others, in a type's colour. */
   mark(type, marks) {
-    const highlight = shared.get(type), length = this.node.length;
-    for (const range of this.ranges.get(type)) highlight.delete(range);
+    const highlight = shared.get(type), before = this.ranges.get(type);
     this.marks.set(type, marks);
-    const shown = has ? marks.filter(([a, b]) => b > a && b <= length) : [];
-    const ranges = shown.map(([startOffset, endOffset]) =>
-      new StaticRange({ startContainer: this.node, startOffset, endContainer: this.node, endOffset }));
-    for (const range of ranges) highlight.add(range);
-    this.ranges.set(type, ranges);
+    const shown = has ? marks.filter(([a, b]) => b > a && b <= this.length) : [];
+    const wanted = shown.map(([a, b]) => {
+      const [startContainer, startOffset] = this.at(a), [endContainer, endOffset] = this.at(b);
+      return { startContainer, startOffset, endContainer, endOffset };
+    });
+    const same = (range, wish) => range && wish && range.startContainer === wish.startContainer && range.startOffset === wish.startOffset
+      && range.endContainer === wish.endContainer && range.endOffset === wish.endOffset;
+    let start = 0, end = 0;
+    const most = Math.min(wanted.length, before.length);
+    while (start < most && same(before[start], wanted[start])) start++;
+    while (end < most - start && same(before.at(-1 - end), wanted.at(-1 - end))) end++;
+    for (const range of before.slice(start, before.length - end)) highlight.delete(range);
+    const added = wanted.slice(start, wanted.length - end).map((wish) => new StaticRange(wish));
+    for (const range of added) highlight.add(range);
+    this.ranges.set(type, [...before.slice(0, start), ...added, ...before.slice(before.length - end)]);
   }
 
   /* Put a text in the place of a part, as if it were typed: it can be undone. */
@@ -85,8 +145,8 @@ export class Text {
   /* Where a place in the text is on the screen. */
   place(offset) {
     const range = document.createRange();
-    range.setStart(this.node, Math.min(offset, this.node.length - 1));
-    range.setEnd(this.node, Math.min(offset + 1, this.node.length));
+    range.setStart(...this.at(Math.min(offset, this.length - 1)));
+    range.setEnd(...this.at(Math.min(offset + 1, this.length)));
     return range.getClientRects()[0] ?? this.below.getBoundingClientRect();
   }
 
@@ -97,8 +157,10 @@ export class Text {
     const caret = document.caretPositionFromPoint?.(x, y);
     const range = caret ? null : document.caretRangeFromPoint?.(x, y);
     this.area.style.pointerEvents = this.below.style.pointerEvents = "";
-    const [node, offset] = caret ? [caret.offsetNode, caret.offset] : [range?.startContainer, range?.startOffset];
-    if (node !== this.node) return -1;
+    const [node, at] = caret ? [caret.offsetNode, caret.offset] : [range?.startContainer, range?.startOffset];
+    const part = this.parts.find((each) => each.node === node);
+    if (!part) return -1;
+    const offset = part.start + at;
     const { left, right, top, bottom } = this.place(Math.max(0, offset - 1)), after = this.place(offset);
     const inside = (rect) => x >= rect.left && x <= rect.right && y >= rect.top && y <= rect.bottom;
     if (inside(after)) return offset;
