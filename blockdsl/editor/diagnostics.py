@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import PatternError, Span, UserError
 from ..graph.resolve import resolve
 from ..language.arguments import from_arguments
-from ..language.expand import name_faults
+from ..language.bounds import name_faults
 from ..language.parse import Tree, parse_tree
 from ..language.pattern import Pattern, of_tree
 from ..language.syntax import Settings

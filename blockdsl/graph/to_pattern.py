@@ -14,7 +14,8 @@ from typing import Any
 
 from ..errors import GraphError, PatternError
 from ..language import syntax
-from ..language.expand import MAX_BLOCKS, BlockSpec, ParallelSpec, ReadSpec, Spec
+from ..language.bounds import MAX_BLOCKS
+from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec
 from ..language.join import join, of_both
 from ..language.labels import LabelSpec
 from ..language.macros import MACROS

@@ -1,28 +1,25 @@
 """From syntax tree to the blocks it stands for.
 
-Owns what the constructs mean: repeats are copied, definitions and macros replaced, group suffixes handed to
-the blocks inside, ties resolved to classes, stages numbered, labels found for what reads them. How many blocks
-that makes is measured before anything is copied. What a block's options mean for the stack is decided later, in
-`resolve`.
+Owns what the constructs mean: repeats are copied, definitions and macros replaced, group suffixes handed to the blocks
+inside, ties resolved to classes, stages numbered, labels found for what reads them. `bounds` has judged names and sizes
+before anything is copied; what a block's options mean for the stack is decided later, in `resolve`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from ..errors import Fault, Span, nearest, shortened
+from ..errors import Fault, Span, shortened
 from ..registry.kinds import kinds
-from ..registry.options import TOO_LARGE, Value, by_name
+from ..registry.options import TOO_LARGE, Value
 from ..registry.reads import JOINS
-from ..registry.settings import STACK_SETTINGS
-from ..synonyms import absent, meant
-from .block_options import check_arguments
+from .bounds import MAX_BLOCKS, Measure
 from .labels import LabelSpec, Places, read_arguments
 from .macros import MACROS, values_of
-from .parse import MAX_NESTING, parse_tree
+from .names import written_labels
+from .parse import parse_tree
 from .schedules import value_of
 from .syntax import (
     Body,
@@ -38,8 +35,6 @@ from .syntax import (
     Statement,
     Suffixed,
 )
-
-MAX_BLOCKS = 10_000  # unless the caller raises it
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,229 +134,18 @@ def expand(
             or a tie of blocks that differ; it points at the text.
     """
     definitions = [statement for statement in statements if isinstance(statement, Definition)]
-    measure = _Measure([definition.name for definition in definitions], max_blocks)
+    measure = Measure([definition.name for definition in definitions], max_blocks)
     for definition in definitions:
         measure.define(definition)
     measure.body(body)
-    known, elsewhere = ({*_written_labels(definitions, each)} for each in (body, before or ()))
+    known, elsewhere = ({*written_labels(definitions, each)} for each in (body, before or ()))
     labels = Places(known, max_blocks, elsewhere - known)
     return _Expander(measure.definitions, labels).run(body)
-
-
-def name_faults(statements: tuple[Statement, ...], *bodies: Body) -> Iterator[Fault]:
-    """What is wrong with each name and option by itself, where `expand` stops at the first."""
-    definitions = [statement for statement in statements if isinstance(statement, Definition)]
-    measure = _Measure([definition.name for definition in definitions], MAX_BLOCKS)
-    for definition in definitions:
-        inside = [*_leaf_faults(measure, definition.body)]
-        yield from inside
-        try:
-            measure.define(definition)
-        except Fault as fault:
-            if not inside:
-                yield fault
-            measure.definitions.setdefault(definition.name, definition)  # so that its uses are no faults too
-            measure.sizes.setdefault(definition.name, (1, 0))
-    for body in bodies:
-        yield from _leaf_faults(measure, body)
-
-
-def _leaf_faults(measure: _Measure, body: Body) -> Iterator[Fault]:
-    for leaf in _leaves(body):
-        if fault := _fault_of(measure, leaf):
-            alone: list[Ref] = []
-            if isinstance(leaf, Ref) and leaf.name in kinds():  # arguments of a macro make sense together
-                alone = [replace(leaf, arguments=(argument,)) for argument in leaf.arguments]
-            yield from [found for one in alone if (found := _fault_of(measure, one))] or [fault]
-
-
-def _fault_of(measure: _Measure, leaf: Ref | Label | Read) -> Fault | None:
-    try:
-        measure.item(leaf, 0)
-    except Fault as fault:
-        return fault
-    return None
-
-
-def _leaves(body: Body) -> Iterator[Ref | Label | Read]:
-    for stage in body:
-        for item in stage.items:
-            yield from _leaves_of(item)
-
-
-def _leaves_of(item: Item) -> Iterator[Ref | Label | Read]:
-    if isinstance(item, Ref | Label | Read):
-        yield item
-    elif isinstance(item, Group):
-        yield from _leaves(item.body)
-    elif isinstance(item, Parallel):
-        for branch in item.branches:
-            yield from _leaves_of(branch)
-    else:
-        yield from _leaves_of(item.item)
-
-
-def _written_labels(definitions: list[Definition], body: Body) -> Iterator[str]:
-    """All that the text writes."""
-    bodies = [*(definition.body for definition in definitions), body]
-    return (leaf.name for each in bodies for leaf in _leaves(each) if isinstance(leaf, Label))
 
 
 @lru_cache(maxsize=256)
 def _macro_body(text: str) -> Body:
     return parse_tree(text).body
-
-
-def unused(statements: tuple[Statement, ...], body: Body) -> list[Definition]:
-    """Definitions that nothing uses."""
-    bodies = [statement.body for statement in statements if isinstance(statement, Definition)]
-    used = {leaf.name for each in [*bodies, body] for leaf in _leaves(each) if isinstance(leaf, Ref)}
-    return [s for s in statements if isinstance(s, Definition) and s.name not in used]
-
-
-def used(statements: tuple[Statement, ...], body: Body) -> set[str]:
-    """What a body refers to, itself and by the definitions that it uses."""
-    bodies = {statement.name: statement.body for statement in statements if isinstance(statement, Definition)}
-    names, waiting = set[str](), [body]
-    while waiting:
-        new = {leaf.name for leaf in _leaves(waiting.pop()) if isinstance(leaf, Ref)} - names
-        names |= new
-        waiting += [bodies[name] for name in new & bodies.keys()]
-    return names
-
-
-class _Measure:
-    """Counts blocks and nesting without making anything, and judges every name and option on the way.
-
-    Definitions count as groups where they are used: nesting is bounded as a whole, so that what recurses over
-    a pattern later stays within the interpreter's stack.
-    """
-
-    def __init__(self, names: Collection[str], max_blocks: int) -> None:
-        self.names, self.max_blocks = names, max_blocks  # names: all that the text defines, above or below
-        self.definitions: dict[str, Definition] = {}
-        self.sizes: dict[str, tuple[int, int]] = {}  # of each definition: blocks, and how deep it is nested
-        self.deepest = 0
-
-    def define(self, definition: Definition) -> None:
-        """Make a definition known to what is measured after it."""
-        name = definition.name
-        where = Span(definition.span.start, definition.span.start + len(name))
-        if name in kinds() or name in MACROS:
-            what = "a block kind" if name in kinds() else "a macro"
-            raise Fault(where, f"'{name}' is {what} and cannot be defined", "choose another name")
-        if name in self.definitions:
-            raise Fault(where, f"'{shortened(name)}' is defined twice", "choose another name")
-        self.deepest = 0
-        self.sizes[name] = self.body(definition.body), self.deepest
-        self.definitions[name] = definition
-
-    def body(self, body: Body, level: int = 0) -> int:
-        total = 0
-        names: set[str] = set()
-        for stage in body:
-            if stage.name in names:
-                raise Fault(stage.name_span, f"two stages are named '{shortened(stage.name)}'", "choose another name")
-            if stage.name is not None:
-                names.add(stage.name)
-            for item in stage.items:
-                total = self._bounded(total + self.item(item, level), item.span, "up to here there are")
-        return total
-
-    def item(self, item: Item, level: int) -> int:
-        if isinstance(item, Label):
-            return 0
-        if isinstance(item, Read):
-            read_arguments(item)
-            return 1
-        if isinstance(item, Ref):
-            return self._bounded(self.ref(item, level), item.span)
-        if isinstance(item, Group):
-            self._nested(level + 1, item.span)
-            return self.body(item.body, level + 1)
-        if isinstance(item, Parallel):
-            return self._bounded(sum(self.item(branch, level) for branch in item.branches), item.span)
-        size = self.item(item.item, level)
-        if not size:  # labels alone
-            raise Fault(item.span, "there is no block here, only a label", "as in (a ^u)*6")
-        return self._bounded(size * item.count if isinstance(item, Repeat) else size, item.span)
-
-    def ref(self, ref: Ref, level: int) -> int:
-        if ref.name in kinds():
-            check_arguments(kinds()[ref.name], ref)
-            return 1
-        if ref.name in MACROS:
-            return MACROS[ref.name].size(**values_of(MACROS[ref.name], ref))
-        if ref.name in self.definitions:
-            if ref.arguments:
-                problem = f"'{shortened(ref.name)}' is a definition and takes no options"
-                raise Fault(ref.arguments[0].span, problem, "write them at its blocks, where it is defined")
-            size, depth = self.sizes[ref.name]
-            self._nested(level + 1 + depth, ref.span)
-            return size
-        raise self._unknown(ref)
-
-    def _nested(self, level: int, span: Span) -> None:
-        self.deepest = max(self.deepest, level)
-        if level > MAX_NESTING:
-            raise Fault(span, f"more than {MAX_NESTING} groups and definitions are nested here", "nest less deeply")
-
-    def _bounded(self, size: int, span: Span, what: str = "this makes") -> int:
-        if size > self.max_blocks:
-            shown = f"{size:,}" if size < 10**15 else "far more"
-            problem = f"{what} {shown} blocks; the limit is {self.max_blocks:,}"
-            raise Fault(span, problem, "in Python, parse(text, max_blocks=...) raises it")
-        return size
-
-    def _unknown(self, ref: Ref) -> Fault:
-        where = Span(ref.span.start, ref.span.start + len(ref.name))
-        if ref.name in self.names:
-            problem = f"'{shortened(ref.name)}' is used above its definition or inside it"
-            return Fault(where, problem, "use a definition only below it")
-        return Fault(where, f"unknown block '{shortened(ref.name)}'", self._nearest(ref) + self._listed())
-
-    def _nearest(self, ref: Ref) -> str:
-        """What was probably meant, with the separator before a list that follows, or nothing."""
-        word, inside = ref.name, [argument.name or argument.value for argument in ref.arguments]
-        words = {word: kind.name for kind in kinds().values() for word in (kind.name, *kind.also)}
-        words |= {name: name for name in (*MACROS, *self.definitions)}
-        if word.lower() not in words:
-            if set(word) <= kinds().keys() and len(word) <= _SHORT:
-                return f"put spaces between blocks: {' '.join(word)}\n"
-            letters = word.rstrip("0123456789")
-            if letters in words and letters != word and letters not in MACROS:
-                return f"a count goes after '*': {words[letters]}*{word[len(letters) :]}\n"
-            if times := re.fullmatch(r"[xX](\d+)", word):
-                return f"a repeat is written with '*': a*{times[1]}\n"
-            name = (*meant(word), word)[0]
-            if name in by_name(STACK_SETTINGS) and name != word:
-                return f"settings come first, without parentheses: set {name}; a f\n"
-            for kind in sorted(kinds().values(), key=lambda kind: kind.name not in inside):  # bi(m) is of m
-                own = {option.setting: option for option in kind.written_options()} | kind.written_by_name
-                if option := own.get(name):
-                    example = f"{kind.name}({option.name}{'' if option.type is bool else '=...'})"
-                    return f"options go in parentheses right after the block: {example}\n"
-            if word == "read":
-                return "a read is written <u, after a label ^u\n"
-            if word in ("set", "true", "false", "none") or word in by_name(STACK_SETTINGS):
-                return "settings come first, without parentheses: set dim=512, pre_norm=false; a f\n"
-            if sentence := absent(word):
-                return f"{sentence}\n"
-        found = nearest(word, words)
-        if found is None:
-            return ""
-        name = words[found]
-        return f"did you mean '{name}'{f' ({kinds()[name].title})' if name in kinds() else ''}?\n"
-
-    def _listed(self) -> str:
-        listed = f"kinds: {', '.join(sorted(kinds()))}; macros: {', '.join(sorted(MACROS))}"
-        if self.definitions:
-            names = sorted(self.definitions)
-            listed += f"; defined above: {', '.join(map(shortened, names[:_SHORT]))}{', …' * (len(names) > _SHORT)}"
-        return listed
-
-
-_SHORT = 20  # names in a list, letters in a word
 
 
 class _Group:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from ..errors import Fault, PatternError, Span, listing
 from ..registry.kinds import kind_of
-from .expand import MAX_BLOCKS, BlockSpec, Expansion, ReadSpec, Spec
+from .bounds import MAX_BLOCKS
+from .expand import BlockSpec, Expansion, ReadSpec, Spec
 from .fold import shortest
 from .labels import LabelSpec
 from .parse import MAX_TEXT

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import UserError
 from ..registry.kinds import kinds
 from ..registry.options import plain, whole
-from .expand import MAX_BLOCKS
+from .bounds import MAX_BLOCKS
 from .macros import par_layout
 from .pattern import Pattern, parse
 

@@ -17,10 +17,12 @@ from ..registry.reads import JOINS, WHICH
 from ..registry.streams import pair_table
 from . import syntax
 from .arguments import from_arguments
-from .expand import MAX_BLOCKS, Expansion, ParallelSpec, ReadSpec, Spec, expand, unused
+from .bounds import MAX_BLOCKS
+from .expand import Expansion, ParallelSpec, ReadSpec, Spec, expand
 from .fold import shortest
 from .labels import LabelSpec
 from .macros import MACROS
+from .names import unused
 from .parse import Tree, parse_options, parse_tree
 from .streams import check_pair, check_settings, of_side
 from .syntax import NOWHERE, Argument, Body, Definition, Item, Settings, Statement

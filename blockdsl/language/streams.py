@@ -11,7 +11,8 @@ from dataclasses import replace
 from ..errors import PatternError, Span, shortened
 from ..registry.kinds import kinds
 from ..registry.streams import implied, names_for, refusal
-from .expand import BlockSpec, Expansion, used
+from .expand import BlockSpec, Expansion
+from .names import used
 from .syntax import Argument, Body, Settings, Statement
 
 _EXAMPLE = "(a f)*6 => (a c f)*6"

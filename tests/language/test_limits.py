@@ -11,7 +11,7 @@ import pytest
 
 from blockdsl import Pattern, PatternError, format_text, parse
 from blockdsl.graph.resolve import resolve
-from blockdsl.language.expand import MAX_BLOCKS
+from blockdsl.language.bounds import MAX_BLOCKS
 from blockdsl.language.fold import shortest
 from blockdsl.language.parse import MAX_NESTING, MAX_TEXT
 
