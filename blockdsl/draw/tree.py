@@ -135,7 +135,7 @@ class ItemTree:
             folded: Folded = tuple(range(len(chains[0])))
         else:
             keys = [self.key(item) for item in chains[0]]
-            folded = fold(keys, lambda index: len(str(keys[index])))
+            folded = fold(keys)
         return self._of(folded, chains, [0])
 
     def _of(self, folded: Folded, chains: Sequence[Sequence[Item]], offsets: list[int]) -> Parts:

@@ -26,12 +26,13 @@ class Loop:
 Folded = tuple[int | Loop, ...]
 
 
-def fold(items: Sequence[Hashable], width: Callable[[int], int] = lambda index: 1) -> Folded:
-    """The sequence with its repeats folded, shortest when written as text.
+def fold(items: Sequence[Hashable], width: Callable[[int], int] | None = None) -> Folded:
+    """The sequence with its repeats folded, as short as it can be, and otherwise in the longest units.
 
     Args:
         items: the sequence; equal elements may be folded into one.
-        width: index of an element → how long its text is.
+        width: index of an element → how long its text is, where the whole is written as text; None: each element is one
+            thing, and how often a unit repeats takes no room.
 
     Returns:
         Indices into `items` (of each repeat's first copy) and Loops, in order.
@@ -41,8 +42,8 @@ def fold(items: Sequence[Hashable], width: Callable[[int], int] = lambda index: 
     first: dict[int, int] = {}
     for index, code in enumerate(sequence):
         first.setdefault(code, index)
-    widths = {code: width(index) for code, index in first.items()}
-    return _placed(_Folder(widths).fold(sequence)[1], 0)[0]
+    widths = {code: 1 if width is None else width(index) for code, index in first.items()}
+    return _placed(_Folder(widths, counted=width is not None).fold(sequence)[1], 0)[0]
 
 
 def shortest(layers: Sequence[str]) -> str:
@@ -79,8 +80,8 @@ def _placed(folded: Folded, start: int) -> tuple[Folded, int]:
 class _Folder:
     """Shortest folding by dynamic programming from the right, memoised for each unit met."""
 
-    def __init__(self, widths: dict[int, int]) -> None:
-        self.widths = widths
+    def __init__(self, widths: dict[int, int], counted: bool) -> None:
+        self.widths, self.counted = widths, counted
         self.known: dict[tuple[int, ...], tuple[int, Folded]] = {}
 
     def fold(self, seq: tuple[int, ...]) -> tuple[int, Folded]:
@@ -96,27 +97,31 @@ class _Folder:
     def _loop(self, unit: tuple[int, ...], count: int) -> tuple[int, Folded]:
         cost, body = self.fold(unit)
         bare = len(body) == 1 and isinstance(body[0], int)
-        return cost + len(f"*{count}") + (0 if bare else 2), (Loop(body, count),)
+        return cost + (len(f"*{count}") if self.counted else 2) + (0 if bare else 2), (Loop(body, count),)
 
     def _cheapest(self, seq: tuple[int, ...]) -> tuple[int, Folded]:
         n = len(seq)
         repeats = _repeats(seq, n // 2 if n <= _EXACT else _LONGEST_UNIT)
-        best: list[tuple[int, int, Folded]] = [(0, n, ())] * (n + 1)  # cost, where the rest starts, first part
+        # cost, elements weighed by how long their units are, where the rest starts, first part
+        best: list[tuple[int, int, int, Folded]] = [(0, 0, n, ())] * (n + 1)
         for i in range(n - 1, -1, -1):
-            choices: list[tuple[int, int, Folded]] = [(self.widths[seq[i]], i + 1, (seq[i],))]
+            choices: list[tuple[int, int, int, Folded]] = [(self.widths[seq[i]], 1, i + 1, (seq[i],))]
             for period, most in repeats[i]:
                 counts = range(2, most + 1) if n <= _EXACT else {2, most - 1, most} - {1}
                 for count in counts:
                     cost, part = self._loop(seq[i : i + period], count)
-                    choices.append((cost, i + period * count, part))
+                    choices.append((cost, period * period * count, i + period * count, part))
             best[i] = min(
-                ((cost + (end < n) + best[end][0], end, part) for cost, end, part in choices),
-                key=lambda choice: choice[0],
+                (
+                    (cost + (end < n) + best[end][0], units + best[end][1], end, part)
+                    for cost, units, end, part in choices
+                ),
+                key=lambda choice: (choice[0], -choice[1]),
             )
         parts: list[int | Loop] = []
         at = 0
         while at < n:
-            _, at, part = best[at]
+            *_, at, part = best[at]
             parts += part
         return best[0][0], tuple(parts)
 
