@@ -14,6 +14,8 @@ from dataclasses import dataclass
 _EXACT = 200
 _LONGEST_UNIT = 48
 
+_LINE = 20  # what an element takes where the whole is no text, in the room of parentheses and a count
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -27,12 +29,12 @@ Folded = tuple[int | Loop, ...]
 
 
 def fold(items: Sequence[Hashable], width: Callable[[int], int] | None = None) -> Folded:
-    """The sequence with its repeats folded, as short as it can be, and otherwise in the longest units.
+    """The sequence with its repeats folded, as short as it can be.
 
     Args:
         items: the sequence; equal elements may be folded into one.
         width: index of an element → how long its text is, where the whole is written as text; None: each element is one
-            thing, and how often a unit repeats takes no room.
+            thing, how often a unit repeats takes no room, and of foldings as short that of the longest units is best.
 
     Returns:
         Indices into `items` (of each repeat's first copy) and Loops, in order.
@@ -42,7 +44,7 @@ def fold(items: Sequence[Hashable], width: Callable[[int], int] | None = None) -
     first: dict[int, int] = {}
     for index, code in enumerate(sequence):
         first.setdefault(code, index)
-    widths = {code: 1 if width is None else width(index) for code, index in first.items()}
+    widths = {code: _LINE if width is None else width(index) for code, index in first.items()}
     return _placed(_Folder(widths, counted=width is not None).fold(sequence)[1], 0)[0]
 
 
@@ -110,7 +112,7 @@ class _Folder:
                 counts = range(2, most + 1) if n <= _EXACT else {2, most - 1, most} - {1}
                 for count in counts:
                     cost, part = self._loop(seq[i : i + period], count)
-                    choices.append((cost, period * period * count, i + period * count, part))
+                    choices.append((cost, 0 if self.counted else period * period * count, i + period * count, part))
             best[i] = min(
                 (
                     (cost + (end < n) + best[end][0], units + best[end][1], end, part)
