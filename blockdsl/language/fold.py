@@ -14,7 +14,7 @@ from dataclasses import dataclass
 _EXACT = 200
 _LONGEST_UNIT = 48
 
-_LINE = 20  # what an element takes where the whole is no text, in the room of parentheses and a count
+_LINE = 20  # what an element takes where the whole is no text, beside 2 for a count and 2 for a group
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def fold(items: Sequence[Hashable], width: Callable[[int], int] | None = None) -
     Args:
         items: the sequence; equal elements may be folded into one.
         width: index of an element → how long its text is, where the whole is written as text; None: each element is one
-            thing, how often a unit repeats takes no room, and of foldings as short that of the longest units is best.
+            thing, how often a unit repeats is not written, and of foldings as short that of the longest units is best.
 
     Returns:
         Indices into `items` (of each repeat's first copy) and Loops, in order.
