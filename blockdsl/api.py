@@ -11,7 +11,7 @@ from dataclasses import fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
-from .draw.images import HasPicture
+from .draw.forms.images import HasPicture
 from .errors import GraphError, PatternError, UserError, did_you_mean
 from .graph import costs, digest, json, lint, loops, mup, select, to_pattern, tokens, written
 from .graph.compile import build
@@ -344,7 +344,7 @@ class BlockGraph(Editable, HasPicture):
         Raises:
             UserError: the overlay is of another graph.
         """
-        from .draw.streams import draw_text
+        from .draw.forms.streams import draw_text
 
         return draw_text(self, ascii=ascii, color=color, overlay=overlay)
 
@@ -354,7 +354,7 @@ class BlockGraph(Editable, HasPicture):
         Args:
             fold: draw each repeat once.
         """
-        from .draw.dot import draw
+        from .draw.forms.dot import draw
 
         return draw(self, fold)
 
@@ -364,7 +364,7 @@ class BlockGraph(Editable, HasPicture):
         Args:
             fold: draw each repeat once; Mermaid refuses large charts.
         """
-        from .draw.mermaid import draw
+        from .draw.forms.mermaid import draw
 
         return draw(self, fold)
 
@@ -482,7 +482,7 @@ class GraphDiff(Difference, HasPicture):
 
     def to_text(self, color: bool = False) -> str:
         """For people; a change that many blocks have is one line. `color`: by a terminal's escape codes."""
-        from .draw.diff import draw
+        from .draw.words.diff import draw
 
         return draw(self, color)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from .api import BlockGraph
 from .draw import page, side_by_side
-from .draw.captions import Captions
-from .draw.images import HasPicture
+from .draw.forms.images import HasPicture
+from .draw.words.captions import Captions
 from .errors import UserError, did_you_mean
 from .measurement import Measurement
 

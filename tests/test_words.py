@@ -45,8 +45,8 @@ RIGHT = {
     "blockdsl/graph/align.py": {"pairs"},
     "blockdsl/graph/diff.py": {"pairs"},
     "blockdsl/graph/matched.py": {"pairs"},
-    "blockdsl/draw/beside.py": {"pairs"},
-    "blockdsl/draw/changes.py": {"pairs"},
+    "blockdsl/draw/layout/beside.py": {"pairs"},
+    "blockdsl/draw/words/changes.py": {"pairs"},
     "blockdsl/editor/spans.py": {"pairs"},
     "blockdsl/graph/json.py": {"pairs"},  # a keyword of json.loads
     "xt_blocks/distributed/shard.py": {"mixed"},  # torch's MixedPrecisionPolicy

@@ -35,8 +35,8 @@ def side_by_side(
     Raises:
         UserError: there is no graph, or an option has a value that it cannot have.
     """
-    from .picture import scene
-    from .svg import svg
+    from .forms.svg import svg
+    from .layout.picture import scene
 
     _check(graphs)
     return save_drawing(svg(scene(graphs, **options), theme), path, ".svg")
@@ -52,8 +52,8 @@ def aligned(diff: Difference, path: str | PathLike[str] | None = None, *, theme:
     Raises:
         UserError: an option has a value that it cannot have.
     """
-    from .difference import difference
-    from .svg import svg
+    from .forms.svg import svg
+    from .layout.difference import difference
 
     return save_drawing(svg(difference(diff, **options), theme), path, ".svg")
 
@@ -62,8 +62,8 @@ def aligned_page(diff: Difference, path: str | PathLike[str] | None = None, **op
     """A difference as one HTML page, as `aligned` draws it; arguments and errors are those, and `dtype`."""
     from functools import partial
 
-    from .difference import SIDES, difference, streams
-    from .html import html
+    from .forms.html import html
+    from .layout.difference import SIDES, difference, streams
 
     graphs, notes = {}, {}
     for name, own in streams(diff).items():
@@ -99,7 +99,7 @@ def page(graphs: Mapping[str, Graph], path: str | PathLike[str] | None = None, *
     Raises:
         UserError: there is no graph, or an option has a value that it cannot have.
     """
-    from .html import html
+    from .forms.html import html
 
     _check(graphs)
     return save_drawing(html(graphs, **options), path, ".html")

@@ -11,8 +11,6 @@ from typing import Any
 
 from ..graph.layout import Branching, Chain, Side, node_of, split_stages
 from ..language.fold import Folded, Loop, fold
-from . import reads
-from .captions import Captions
 from .parts import (
     DrawnBlock,
     DrawnBranches,
@@ -27,6 +25,8 @@ from .parts import (
     leaves,
 )
 from .wiring import Wire, wiring
+from .words import reads
+from .words.captions import Captions
 
 Named = Mapping[str, Collection[str]]
 Item = str | Branching | Side | DrawnLabel | DrawnSkip

@@ -11,9 +11,9 @@ from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
-from . import reads
-from .captions import Captions
 from .parts import DrawnAlike, DrawnBlock, DrawnBranches, DrawnLabel, DrawnRepeat, DrawnSkip, Parts
+from .words import reads
+from .words.captions import Captions
 
 End = str | DrawnBlock
 

@@ -14,11 +14,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..draw.choices import COLORS, DETAILS
-from ..draw.difference import difference
-from ..draw.palette import style
-from ..draw.picture import scene
-from ..draw.pieces import scene_pieces
-from ..draw.scene import Scene
+from ..draw.color.palette import style
+from ..draw.forms.pieces import scene_pieces
+from ..draw.layout.difference import difference
+from ..draw.layout.picture import scene
+from ..draw.layout.scene import Scene
 from ..errors import UserError
 from ..graph.costs import Cost, by_stage, row_length, sizes
 from ..language.format import format_text

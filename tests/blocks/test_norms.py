@@ -13,7 +13,7 @@ from torch import Tensor
 import blockdsl
 import xt_blocks
 from blockdsl import PatternError, UserError
-from blockdsl.draw.operations import operations
+from blockdsl.draw.words.operations import operations
 from blockdsl.registry.norms import Norm
 from xt_blocks.blocks.norms import norm
 

@@ -16,7 +16,7 @@ import pytest
 
 import blockdsl
 from blockdsl import Measurement
-from blockdsl.draw.palette import HEATS
+from blockdsl.draw.color.palette import HEATS
 
 from ..built_in import BUILT_IN
 from .reading import SVG

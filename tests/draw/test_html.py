@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import blockdsl
 from blockdsl import BlockGraph, Measurement, UserError
 from blockdsl.draw import page
-from blockdsl.draw.packed import Packed
+from blockdsl.draw.forms.packed import Packed
 
 from .pages import parsed, unpacked
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from blockdsl import kinds
-from blockdsl.draw.hues import place
-from blockdsl.draw.palette import _DARK, _LIGHT, HUES
+from blockdsl.draw.color.hues import place
+from blockdsl.draw.color.palette import _DARK, _LIGHT, HUES
 
 # What linear RGB looks like to who lacks receptors of long, middle or short waves (Machado et al., 2009, Table 1).
 VIEWS = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import blockdsl
 from blockdsl import BlockGraph
 from blockdsl.draw import side_by_side
-from blockdsl.draw.hues import place
+from blockdsl.draw.color.hues import place
 from blockdsl.graph.nodes import carried
 
 from ..built_in import BUILT_IN

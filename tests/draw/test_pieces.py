@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 import pytest
 
 import blockdsl
-from blockdsl.draw import pieces as module
-from blockdsl.draw.picture import scene
-from blockdsl.draw.pieces import scene_pieces, shapes_of
-from blockdsl.draw.svg import svg
+from blockdsl.draw.forms import pieces as module
+from blockdsl.draw.forms.pieces import scene_pieces, shapes_of
+from blockdsl.draw.forms.svg import svg
+from blockdsl.draw.layout.picture import scene
 
 from .reading import SVG
 

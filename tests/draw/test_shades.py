@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 import blockdsl
-from blockdsl.draw.palette import HEATS, HUES, style
+from blockdsl.draw.color.palette import HEATS, HUES, style
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import blockdsl
-from blockdsl.draw.picture import scene
-from blockdsl.draw.scene import NAMELESS
+from blockdsl.draw.layout.picture import scene
+from blockdsl.draw.layout.scene import NAMELESS
 from blockdsl.editor.scan import tokens
 
 from .browser import Page

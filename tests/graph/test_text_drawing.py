@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import blockdsl
 from blockdsl import BlockGraph
-from blockdsl.draw import ends
+from blockdsl.draw.words import ends
 from blockdsl.registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS
 
 from ..work import LINEAR, growth

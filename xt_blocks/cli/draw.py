@@ -95,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
 def _together(graphs: dict[str, BlockGraph], suffix: str, options: dict[str, Any]) -> str | bytes:
     """Two encoders, side by side."""
     from blockdsl.draw import page, side_by_side
-    from blockdsl.draw.pdf import pdf
-    from blockdsl.draw.png import png
+    from blockdsl.draw.forms.pdf import pdf
+    from blockdsl.draw.forms.png import png
 
     if suffix == ".txt":
         return "\n\n".join(f"{name}\n{graph.to_text()}" for name, graph in graphs.items())

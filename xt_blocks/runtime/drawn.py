@@ -6,7 +6,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from blockdsl.draw import page, side_by_side
-from blockdsl.draw.images import HasPicture
+from blockdsl.draw.forms.images import HasPicture
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph

@@ -1,0 +1,1 @@
+"""The colours of a picture: of kinds, of measurements, light and dark."""

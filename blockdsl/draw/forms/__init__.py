@@ -1,0 +1,1 @@
+"""What is written: SVG, HTML, PNG, PDF, text, and the languages of other tools."""

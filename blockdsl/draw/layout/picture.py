@@ -1,0 +1,410 @@
+"""From graphs to a scene: the stack, what is around it, and graphs beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...graph.costs import stage_title
+from ...graph.still import still
+from ...registry.options import whole
+from ..choices import DETAILS, check_choice
+from ..color.colors import Colors, became, colors
+from ..parts import DrawnBlock, Parts
+from ..words.alt import alt_text
+from ..words.captions import Captions
+from ..words.details import Details
+from ..words.header import stack_facts, stack_settings, title
+from ..words.told import UNTOLD, Told
+from .column import GAP, Column
+from .columns import APART as GUTTER
+from .columns import FOOT, stream
+from .face import SHOULDER, SOURCE, STUB, Faces
+from .lanes import LANE, NEAR
+from .layered import DOWN, layered
+from .legend import add_legend
+from .placed import ColumnPart
+from .scene import RADIUS, Box, Edge, Rect, Scene, Text, size, widest
+from .widths import wrapped
+
+if TYPE_CHECKING:
+    from ...graph.graph import Graph
+    from ...measurement import Measurement
+
+SIDE = 18.0  # from the stack to what stands beside it
+APART = 46.0  # one graph from the next
+HALVES = 30.0  # columns of two graphs that are held against each other
+COLUMN = 420.0  # a picture that is wider has larger text above it
+HEAD_LEAST, HEAD_APART = 230.0, 18.0  # the least width of that text, and from there to the picture
+
+
+def scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
+    """Of graphs side by side, each under its name; one alone may be called ""."""
+    graphs = {name: still(graph) for name, graph in graphs.items()}
+    return picture(graphs[""], **options) if [*graphs] == [""] else pictures(graphs, **options)
+
+
+def picture(
+    graph: Graph,
+    *,
+    unfold: bool | None = None,
+    detail: str = "block",
+    color: str = "kind",
+    overlay: Measurement | None = None,
+    seq_len: int = 1024,
+    columns: int | None = None,
+) -> Scene:
+    """The scene of one graph; the arguments are those of `BlockGraph.to_svg`."""
+    own = colors({"": graph}, color, overlay, seq_len)[""]
+    drawn = Picture(graph, detail, own, seq_len)
+    drawn.draw(overlay is not None if unfold is None else unfold, columns)
+    scene = drawn.scene
+    drawn.head(head_scale(scene.extent.width))
+    add_legend(scene, own.legend, heat=own.heat)
+    return scene
+
+
+def pictures(
+    graphs: Mapping[str, Graph],
+    *,
+    unfold: bool | None = None,
+    detail: str = "block",
+    color: str = "kind",
+    told: Mapping[str, Told] | None = None,
+    overlay: Measurement | None = None,
+    seq_len: int = 1024,
+    columns: int | None = None,
+    joined: bool = True,
+    legend: bool = True,
+) -> Scene:
+    """The scene of several graphs, each under its name.
+
+    A node is called `name.node` in it.
+
+    Args:
+        told: what became of the nodes of each, in place of `color`; every block is drawn.
+        joined: what one gives is the context of the next.
+        legend: whether there is one, and text above each.
+    """
+    whole = Scene("")
+    meanings: dict[tuple[str, str], None] = {}
+    headings: list[Text] = []
+    unfold = (overlay is not None if unfold is None else unfold) or told is not None
+    looks = (
+        colors(graphs, color, overlay, seq_len) if told is None else {name: became(own) for name, own in told.items()}
+    )
+    before: Box | None = None
+    x = 0.0
+    drawings: dict[str, Picture] = {}
+    for name, graph in graphs.items():
+        drawings[name] = Picture(graph, detail, looks[name], seq_len, joined and bool(drawings))
+        drawings[name].draw(unfold, columns)
+    scale = head_scale(sum(drawn.scene.extent.width + APART for drawn in drawings.values()))
+    for name, drawn in drawings.items():
+        if legend:
+            drawn.head(scale)
+        graph, scene = drawn.graph, drawn.scene
+        extent = scene.extent
+        dx = x - round(extent.x)
+        scene = renamed(scene, name)
+        headings.append(Text(dx + drawn.middle, 0.0, name, "heading", "middle", scale=scale if legend else 1.0))
+        whole.add(scene, dx)
+        if joined and before is not None and before.rect is not None:
+            context = f"{name}.context"
+            boxes = [box for box in whole.boxes if box.node == context]
+            if not boxes:
+                whole.edges = [_fed(edge, context, before) for edge in whole.edges]
+            whole.edges += [_into(before, box, x) for box in boxes]
+        meanings |= dict.fromkeys(drawn.colors.legend)
+        before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
+        x = round(dx + extent.right) + APART
+        whole.title += (" · " if whole.title else "") + f"{name}: {scene.title}"
+        whole.alt += (" " if whole.alt else "") + f"{name}: {scene.alt}"
+    top = whole.extent.y - 18
+    whole.labels += [heading.moved(0, top) for heading in headings]
+    if legend:
+        add_legend(whole, tuple(meanings), heat=next(iter(looks.values())).heat)
+    return whole
+
+
+def renamed(scene: Scene, name: str) -> Scene:
+    """The scene of a graph among others: its nodes are called `name.node`."""
+    boxes = [b._replace(node=f"{name}.{b.node}", nodes=tuple(f"{name}.{n}" for n in b.nodes)) for b in scene.boxes]
+    edges = [e._replace(source=f"{name}.{e.source}", target=f"{name}.{e.target}") for e in scene.edges]
+    return replace(scene, boxes=boxes, edges=edges)
+
+
+def _fed(edge: Edge, context: str, output: Box) -> Edge:
+    """An edge from a context that is what another graph gives."""
+    if edge.source != context or output.rect is None:
+        return edge
+    start = output.rect.right, output.rect.middle
+    return edge._replace(source=output.node, points=(start, (edge.points[0][0], start[1]), *edge.points[1:]))
+
+
+def _into(output: Box, context: Box, x: float) -> Edge:
+    """An edge to the box of a context, from above."""
+    assert output.rect is not None
+    assert context.rect is not None
+    middle, above = context.rect.x + context.rect.width / 2, context.rect.y - DOWN / 2
+    x -= APART / 2
+    start = output.rect.right, output.rect.middle
+    points = (start, (x, start[1]), (x, above), (middle, above), (middle, context.rect.y))
+    return Edge("context", output.node, context.node, points)
+
+
+def head_scale(wide: float) -> float:
+    """How much larger the text above a picture is where the picture is so wide that it will be shown smaller."""
+    return min(1.4, max(1.0, wide / COLUMN))
+
+
+class Picture:
+    """One graph's scene, in steps: its `pieces`, what is around them, and what is above.
+
+    `at` is where its first rail is, of several graphs.
+
+    Args:
+        feeds: the context comes from outside the scene: its edges start at its lane, and it has no box.
+        beside: a graph that this one is held against.
+        told: what that comparison says of nodes.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        detail: str,
+        colors: Colors,
+        seq_len: int,
+        feeds: bool = False,
+        beside: Graph | None = None,
+        told: Told = UNTOLD,
+    ) -> None:
+        check_choice("detail", detail, DETAILS)
+        self.captions = Captions(graph, beside)
+        details = self.details = Details(graph, self.captions, seq_len)
+        self.graph, self.feeds = graph, feeds
+        self.colors = colors
+        self.faces = Faces(graph, details, colors, detail == "op", told)
+        self.column = Column(graph, self.faces)
+        self.scene = Scene("")
+        self.at = 0.0
+        self.settings = stack_settings(self.captions) if detail == "block" else []
+
+    def draw(self, unfold: bool, columns: int | None) -> None:
+        """All but the head; `unfold` and `columns` are those of `BlockGraph.to_svg`."""
+        self.scene.title = " · ".join(title(self.graph, self.details.total))
+        items = self.captions.items
+        if items is None:
+            self.feeds = False
+            self.scene.add(layered(self.graph, self.faces))
+            self.scene.alt = self._alt([("", tuple(DrawnBlock((node,)) for node in self.graph.nodes("block")))])
+            self.middle = self.scene.extent.x + self.scene.extent.width / 2
+            return
+        pieces = self.column.stack(items, 0.0, unfold, counted_columns(columns))
+        self.feeds = self.feeds and len(pieces) == 1
+        self.begin(pieces)
+        (places,) = across([self])
+        self.place(places)
+        named = self.graph.stages != [None]
+        stages = self.column.drawn.stages
+        self.scene.alt = self._alt(
+            [(f"stage {stage_title(self.graph, i)}" if named else "", parts) for i, parts in stages]
+        )
+
+    def _alt(self, stages: list[tuple[str, Parts]]) -> str:
+        lines = {box.node: [text.text for text in box.texts] for box in self.scene.boxes}
+        written = {node: " · ".join(texts).replace(" · ", ": ", 1) for node, texts in lines.items()}
+        return alt_text(written[self.graph.start], stages, written[self.graph.end], self.faces.in_words)
+
+    @property
+    def wide(self) -> float:
+        return self.left + SHOULDER
+
+    def head(self, scale: float) -> None:
+        """Write what the stack is above it, in lines as wide as the picture."""
+        write_head(
+            self.scene, [(stack_facts(self.graph, self.details.total), "facts"), (self.settings, "settings")], scale
+        )
+
+    def begin(self, pieces: list[ColumnPart]) -> None:
+        """Take the stack's columns, the first with the input above it, and find the boxes of what blocks read."""
+        self.pieces = pieces
+        self.left = STUB + self.faces.width
+        self.middle = (SHOULDER - self.left) / 2
+        self._input(pieces[0])
+        sources = (port.wire.source for piece in pieces for port in piece.ports)
+        nodes = dict.fromkeys(source for source in sources if isinstance(source, str))
+        self.sources: dict[str, Box | None] = {
+            node: None if self.feeds and self.graph.node_type(node) == "context" else self.faces.source(node, 0.0, 0.0)
+            for node in sorted(nodes, key=lambda node: self.graph.node_type(node) == "context")
+        }
+
+    def _input(self, piece: ColumnPart) -> None:
+        """The input, and below it the positions that are added to the tokens."""
+        graph, start = self.graph, self.graph.start
+        positions = graph.sources(start, "position")
+        top = -(SOURCE + GAP) * len(positions)
+        box = self.faces.input(-self.left, 0, self.wide)
+        assert box.rect is not None
+        self.top = top - GAP / 2 - box.rect.height
+        box = box.moved(0, self.top)
+        rail = top - GAP / 2
+        for i, position in enumerate(positions):
+            source = self.faces.source(position, -STUB, top + i * (SOURCE + GAP) + GAP / 2)
+            assert source.rect is not None
+            middle = source.rect.middle
+            self.scene.boxes.append(source)
+            self.scene.edges += [
+                Edge("rail", start, start, ((0.0, rail), (0.0, middle - RADIUS)), arrow=False),
+                Edge("position", position, start, ((-STUB, middle), (-RADIUS, middle))),
+            ]
+            box, rail = box.joined((0.0, middle)), middle + RADIUS
+        self.scene.boxes.append(box)
+        first = ((0.0, piece.start), (0.0, rail))
+        piece.scene.edges = [
+            e.through((first[1], *e.points[1:])) if e.points[0] == first[0] else e for e in piece.scene.edges
+        ]
+        piece.rail = rail if piece.rail == piece.start else piece.rail
+
+    def margins(self, i: int) -> tuple[float, float]:
+        """How much a column and what leads to it needs at the left of its rail and at the right."""
+        piece = self.pieces[i]
+        if i:
+            lanes = LANE * len({port.wire.source for port in piece.ports}) + NEAR
+            last = piece is self.pieces[-1]
+            return max(piece.left, self.left if last else 0.0) + lanes, piece.right
+        return max(piece.left, self.left) + (SIDE + LANE * len(self.sources) if self.sources else 0.0), piece.right
+
+    @property
+    def height(self) -> float:
+        """From where the first blocks begin to the top of what they read, which stands above the input."""
+        return sum(box.rect.height + GAP for box in self.sources.values() if box and box.rect) - self.top
+
+    def place(self, places: Sequence[Place]) -> None:
+        """Put the columns where they are to be, and draw what joins them to each other and to what is around them."""
+        self._output(self.pieces[-1])
+        placed = self.pieces[:1]
+        for piece, place in zip(self.pieces[1:], places[1:], strict=True):
+            moved = piece.moved(place.x, self.top)
+            stream(placed[-1], moved, place.way, self.top - place.above, place.foot)
+            placed.append(moved)
+        for piece in placed:
+            self.scene.add(piece.scene)
+        self._sources(placed, places[0].above)
+
+    def _output(self, piece: ColumnPart) -> None:
+        y = piece.y + GAP + 4
+        piece.scene.boxes.append(self.faces.output(-self.left, y, self.wide))
+        if self.faces.captions.gap(self.graph.end):
+            self.column.end(piece, piece.y)
+        else:
+            piece.scene.edges.append(Edge("rail", piece.node, self.graph.end, ((0.0, piece.rail), (0.0, y))))
+
+    def _sources(self, pieces: list[ColumnPart], above: float) -> None:
+        """The context and the positions that blocks read, and the lanes from them.
+
+        They stand above the input, with their lanes at the left of the stack, so that they take no width of their own.
+        Lanes of further columns come from there above all columns.
+        """
+        x, y = -max(pieces[0].left, self.left) - SIDE, self.top - GAP
+        rects: dict[str, Rect] = {}
+        starts: dict[str, tuple[float, float]] = {}
+        for node, source in self.sources.items():
+            if source is None:
+                starts[node] = (x, 0.0)
+                continue
+            assert source.rect is not None
+            box = source.moved(source.rect.width - self.left, y - source.rect.height)
+            assert box.rect is not None
+            rects[node] = box.rect
+            self.scene.boxes.append(box)
+            starts[node] = (x, box.rect.middle)
+            x, y = x - LANE, box.rect.y - GAP
+        right = max((rect.right for rect in rects.values()), default=0.0) + NEAR
+        up = {node: right + LANE * i for i, node in enumerate(reversed([*starts]))}
+        over = {node: self.top - above - 2 * GAP - LANE * i for i, node in enumerate(starts)}
+        for piece in pieces:
+            own = [node for node in starts if any(port.wire.source == node for port in piece.ports)]
+            for port in piece.ports:
+                name = port.wire.source
+                assert isinstance(name, str)
+                if piece is pieces[0]:
+                    head = [(rects[name].x, starts[name][1])] if name in rects else []
+                    way = [*head, starts[name], (starts[name][0], port.y)]
+                else:
+                    lane, middle = piece.x - piece.left - NEAR - LANE * (own.index(name) + 1), starts[name][1]
+                    out = [(rects[name].right, middle), (up[name], middle), (up[name], over[name])]
+                    way = [*out, (lane, over[name]), (lane, port.y)]
+                points = (*way, *reversed(port.points))
+                self.scene.edges.append(Edge(port.wire.role, name, port.node, points))
+
+
+class Place(NamedTuple):
+    """Where a column is: the x of its rail, of the first one 0.
+
+    Attributes:
+        way, foot: the x where the stream of the column before comes up, and the y where it leaves that.
+        above: how far above the column's top it turns into it; of the first, how much is taken above all columns.
+    """
+
+    x: float
+    way: float
+    foot: float
+    above: float
+
+
+def across(pictures: Sequence[Picture]) -> list[list[Place]]:
+    """The places of the columns of pictures whose first columns stand side by side, then their second ones, and so on.
+
+    What leads from a column of one to its next goes around the others: the first one's way is outermost below them,
+    and the last one's above them.
+    """
+    last, x = len(pictures) - 1, 0.0
+    highest = max(picture.height for picture in pictures)
+    rails: list[list[float]] = [[] for _ in pictures]
+    places: list[list[Place]] = []
+    for k, picture in enumerate(pictures):
+        further = LANE * sum(len(other.sources) for other in pictures[k + 1 :])
+        places.append([Place(0.0, 0.0, 0.0, highest + picture.top + further + LANE * 2 * last)])
+    for i in range(len(pictures[0].pieces)):
+        way = x + GUTTER / 2
+        foot = max(picture.pieces[i - 1].y for picture in pictures) if i else 0.0
+        foot += pictures[0].top if i > 1 else 0.0
+        x += GUTTER + LANE * last if i else 0.0
+        for k, picture in enumerate(pictures):
+            left, right = picture.margins(i)
+            x += left + (HALVES if k else 0.0)
+            rails[k].append(x)
+            x += right
+            if i:
+                own = rails[k][0]
+                own_way, own_foot = way + LANE * (last - k) - own, foot + FOOT + LANE * (last - k)
+                places[k].append(Place(rails[k][i] - own, own_way, own_foot, LANE * k))
+    for picture, own_rails in zip(pictures, rails, strict=True):
+        picture.at = own_rails[0] - rails[0][0]
+    return places
+
+
+def counted_columns(columns: int | None) -> int | None:
+    """How many are asked for; raises UserError where that is no such number."""
+    return None if columns is None else whole("columns", columns, 1)
+
+
+def write_head(scene: Scene, words: Sequence[tuple[list[str], str]], scale: float) -> None:
+    """Write words and their roles above a scene, in lines as wide as it is."""
+    extent = scene.extent
+    longest = max(widest(said, role) for said, role in words) + 1
+    wide = max(extent.width, HEAD_LEAST, longest * scale)
+    lines = [
+        (line, role)
+        for said, role in words
+        for line in wrapped(said, size(role) * scale, wide, " · ", bold=role in ("facts", "change"))
+    ]
+    y = extent.y - HEAD_APART
+    for line, role in reversed(lines):
+        scene.head.append(Text(extent.x, y, line, role, scale=scale))
+        y -= round(size(role) * scale * 1.4)
+
+
+__all__ = ["picture", "pictures", "scene"]

@@ -1,0 +1,1 @@
+"""What a drawing says, whatever its form: names, captions, options, what differs."""

@@ -1,0 +1,174 @@
+"""What a drawing says of the input and the output: what the model around the stack reads, and what it gives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ...registry.kinds import kinds
+from ...registry.norms import final_norm
+from ...registry.options import Option, spell
+from ...registry.positions import SCHEMES
+from ...registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS, pair
+from .said import spelled
+
+if TYPE_CHECKING:
+    from ...graph.graph import Graph
+
+# What each says where it is set, or is true; and where it is false.
+MODEL_WORDS = {
+    "emb_dim": ("embedding of {} features", ""),
+    "num_token_types": ("{} token types", ""),
+    "pos_offset": ("positions from {} on", ""),
+    "embed_scale": ("embedding × {}", ""),
+    "l2norm_embed": ("embedding of unit length", ""),
+    "post_emb_norm": ("LayerNorm after it", ""),
+    "emb_frac_gradient": ("{} of the embedding's gradient", ""),
+    "emb_dropout": ("embedding dropout {}", ""),
+    "num_memory_tokens": ("{} memory tokens", ""),
+    "max_mem_len": ("memories of {} tokens", ""),
+    "shift_mem_down": ("memories {} layers down", ""),
+    "conv_stem": ("two convolutions", ""),
+    "crop": ("cropped to whole patches", ""),
+    "patch_norm": ("patch norm", "no patch norm"),
+    "patch_bias": ("patch bias", "no patch bias"),
+    "class_token": ("class token", ""),
+    "mask_token": ("mask token", ""),
+    "pos_antialias": ("positions interpolated with antialiasing", ""),
+    "num_register_tokens": ("{} register tokens", ""),
+    "logits_scale": ("logits × {}", ""),
+    "logits_bias": ("bias of the logits", "no bias of the logits"),
+    "logits_softcap": ("logits softcap {}", ""),
+    "logits_transform": ("linear, {}, LayerNorm before the logits", ""),
+    "logits_transform_bias": ("bias of that linear layer", "no bias of that linear layer"),
+    "squeeze_out_last_dim": ("a number each", ""),
+    "pool": ("pooled: {}", ""),
+    "end_token": ("at token {}", ""),
+    "num_cls_tokens": ("{} class tokens", ""),
+    "pooler": ("linear, tanh of the pooled", ""),
+    "dim_out_bias": ("bias", "no bias"),
+    "num_pooled_tokens": ("{} pooled vectors", ""),
+    "pool_heads": ("{} pooling heads", ""),
+    "pool_dim_head": ("pooling heads of {}", ""),
+    "pool_bias": ("biases of pooling", "no biases of pooling"),
+    "pool_inner": ("feedforward of {} after it", ""),
+    "pool_activation": ("its activation {}", ""),
+}
+
+_SAID = {"num_tokens", "max_seq_len", "dim_in", "image_size", "patch_size", "channels", "num_classes", "dim_out"}
+
+
+def model_input(graph: Graph) -> str:
+    """`256 tokens`, `vectors of 7`, `images 32x32x3`; empty: a stack alone."""
+    start = graph.nx.nodes[graph.start]
+    if graph.reads == "tokens":
+        return f"{start['num_tokens']:,} tokens"
+    if graph.reads == "images":
+        return f"images {_sides(start['image_size'])}x{start['channels']}"
+    if graph.reads == "vectors":
+        return f"vectors of {graph.emb_dim if start['dim_in'] is None else start['dim_in']:,}"
+    return ""
+
+
+def length(graph: Graph, title: str) -> str:
+    """How long a row is: of `title` and the number, or an image's patches."""
+    start = graph.nx.nodes[graph.start]
+    if graph.reads == "images":
+        return f"{graph.patches:,} patches {_sides(start['patch_size'] or 1)}"
+    if start["max_seq_len"] == 0:
+        return "any length"
+    return "" if start["max_seq_len"] is None else title.format(f"{start['max_seq_len']:,}")
+
+
+def options(graph: Graph) -> list[str]:
+    """What else is set at the input."""
+    further = [f"{graph.residual_streams} residual streams"] if graph.residual_streams > 1 else []
+    further += ["injected into each branch"] if graph.of_all_blocks("reinject_input") else []
+    return further if graph.reads is None else further + _set(INPUT_OPTIONS, graph.nx.nodes[graph.start])
+
+
+def output_options(graph: Graph) -> list[str]:
+    """What else is set at the output."""
+    return _set(OUTPUT_OPTIONS, graph.nx.nodes[graph.end])
+
+
+def _set(declared: tuple[Option, ...], attrs: dict[str, Any]) -> list[str]:
+    others = {o.name: attrs[o.name] for o in declared if o.name not in _SAID and attrs[o.name] != o.default}
+    return [_in_words(name, value) for name, value in others.items()]
+
+
+def _in_words(name: str, value: Any) -> str:
+    """An option of the model, as a reader of the picture would say it and not as a pattern does."""
+    on, off = MODEL_WORDS[name]
+    return off if value is False else on.format(_short(value))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else spell(value)
+
+
+def input_lines(graph: Graph) -> list[str]:
+    """What is read, how long a row is, and what else is set there."""
+    return [*filter(None, (model_input(graph), length(graph, "up to {} a row"))), *options(graph)]
+
+
+def output_lines(graph: Graph) -> list[str]:
+    """The last norm, what is given, and what else is set there."""
+    given = gives(graph) + (" (tied)" if graph.nx.nodes[graph.end]["tied"] else "")
+    return [*filter(None, (last_norm(graph), given)), *output_options(graph)]
+
+
+def last_norm(graph: Graph) -> str:
+    """The final norm, `RMSNorm`, with its eps where that is set, after what bounds the stream; empty: there is none."""
+    end = graph.nx.nodes[graph.end]
+    last = final_norm(end)
+    parts = [] if end["softcap"] is None else [f"softcap {end['softcap']:g}"]
+    if last is not None:
+        parts.append(last.in_words(eps=True))
+    return ", ".join(parts)
+
+
+def gives(graph: Graph) -> str:
+    """`256 logits`, `5 classes`, `vectors of 7`; empty: the stream."""
+    end = graph.nx.nodes[graph.end]
+    if end["num_classes"] is not None:
+        return f"{end['num_classes']:,} classes"
+    if end["dim_out"] is not None:
+        return f"vectors of {end['dim_out']:,}"
+    return "" if end["logits_dim"] is None else f"{end['logits_dim']:,} logits"
+
+
+def heads(graph: Graph) -> str:
+    """`8 heads of 64`, those of most blocks that follow the stack's `heads`; empty where there is none."""
+    follow = {kind.name for kind in kinds().values() for option in kind.options if option.setting == "heads"}
+    blocks = [graph.block(node) for node in graph.nodes("block")]
+    options = [block["options"] for block in blocks if block["kind"] in follow]
+    sizes = Counter((o["heads"], o["dim_head"]) for o in options if {"heads", "dim_head"} <= o.keys())
+    if not sizes:
+        return ""
+    count, size = sizes.most_common(1)[0][0]
+    return f"{count} head{'' if count == 1 else 's'} of {graph.dim // count if size is None else size}"
+
+
+def _sides(size: int | tuple[int, int]) -> str:
+    return "x".join(map(str, pair(size)))
+
+
+def of_source(graph: Graph, node: str) -> list[str]:
+    """What is set of a position, or of the condition, that its title does not say."""
+    attrs = graph.nx.nodes[node]
+    if attrs["type"] == "condition":
+        made = graph.condition[1]
+        return [f"{attrs['dim']:,} features"] + ([] if attrs["expansion"] is None else [f"linear → {made:,}, SiLU"])
+    scheme = SCHEMES.get(attrs.get("scheme", ""))
+    if scheme is None:
+        return []
+    own = scheme.with_defaults(attrs)
+    told = [
+        option.name
+        for option in scheme.attributes
+        if option.fault(option.default) is None  # those without a default are as blocks have them
+        and own[option.name] != option.default
+        and scheme.note(own | {option.name: option.default}) == scheme.note(own)
+    ]
+    return [name if own[name] is True else f"{name}={spelled(own[name])}" for name in told]

@@ -1,0 +1,50 @@
+"""The lines under a block's title: the facts that its kind names, and those options that nothing else says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...registry.content import by_content
+from ...registry.kinds import Kind, kind_of
+from ...registry.options import by_name
+from .captions import Captions
+from .header import block_words, opened_words
+from .said import said, unsaid
+
+if TYPE_CHECKING:
+    from ...graph.graph import Graph
+
+
+def facts(graph: Graph, node: str) -> tuple[str, ...]:
+    """What a block's kind names of its options: `8 heads × 64`, `GELU 2048`."""
+    attrs = graph.block(node)
+    return _facts(kind_of(attrs["kind"]), attrs["options"], graph.dim, len(graph.uses(node)))
+
+
+def under_title(captions: Captions, node: str, opened: bool) -> tuple[str, ...]:
+    """What stands under a block's title; `opened`: its operations do too, and say the facts."""
+    attrs, uses = captions.graph.block(node), len(captions.graph.uses(node))
+    shown = tuple(captions.shown(node))
+    lines = _under_title(kind_of(attrs["kind"]), attrs["options"], captions.graph.dim, uses, shown, opened)
+    return *lines, *([] if opened else captions.normed(node)), *filter(None, [captions.astray.get(node)])
+
+
+@by_content
+def _facts(kind: Kind, options: Mapping[str, Any], dim: int, uses: int) -> tuple[str, ...]:
+    return () if kind.summary is None else tuple(kind.summary(kind.completed(dim, options, uses)))
+
+
+@by_content
+def _under_title(
+    kind: Kind, options: Mapping[str, Any], dim: int, uses: int, shown: tuple[tuple[str, str], ...], opened: bool
+) -> tuple[str, ...]:
+    words = opened_words if opened else block_words
+    own = by_name(kind.all_options())
+    further = [
+        text
+        for name, text in shown
+        if name not in own or own[name].reads or not said(kind, dim, options, uses, name, words)
+    ]
+    hidden = unsaid(kind, dim, options, uses, words) if opened else ()
+    return tuple(dict.fromkeys((*(() if opened else _facts(kind, options, dim, uses)), *further, *hidden)))
