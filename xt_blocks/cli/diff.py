@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from blockdsl.draw.forms.escape import wanted
+    from blockdsl.draw.escape import wanted
 
     if args.before == args.after == "-":
         raise UserError("only one of the two patterns can come from standard input")

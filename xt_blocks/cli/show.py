@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from blockdsl.draw.forms.escape import wanted
+    from blockdsl.draw.escape import wanted
 
     graphs, color = source.graphs(args), wanted(sys.stdout)
     ascii = args.ascii

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..layout.scene import FONTS
+from ..widths import FONTS
 
 # Of a hue: the fill, the stroke and the text of what has it; first light, then dark. Fills are told apart without red,
 # green or blue receptors too, and in grey those that stand together most: the first and the third and fourth from all.

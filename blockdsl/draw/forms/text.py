@@ -16,6 +16,7 @@ from ...graph.costs import stage_title
 from ...graph.layout import Chain, split_stages
 from ...graph.tokens import input_scheme
 from ...signs import PLAIN
+from .. import escape
 from ..color.hues import hue
 from ..parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepeat, DrawnSide, DrawnSkip, Parts
 from ..tree import tree
@@ -24,7 +25,6 @@ from ..words.captions import Captions
 from ..words.header import head
 from ..words.inline import as_written, name
 from ..words.lines import facts
-from . import escape
 
 if TYPE_CHECKING:
     from ...graph.graph import Graph

@@ -28,6 +28,7 @@ from ..parts import (
     leaves,
 )
 from ..tree import DrawnStack, tree
+from ..widths import broken
 from ..wiring import End, Wire
 from ..words.operations import adds
 from . import columns
@@ -35,7 +36,6 @@ from .face import SHOULDER, STUB, Faces
 from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, clear, lanes
 from .placed import ColumnPart
 from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, size
-from .widths import broken
 
 if TYPE_CHECKING:
     from ...graph.graph import Graph

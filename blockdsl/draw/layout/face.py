@@ -12,6 +12,7 @@ from ...registry.kinds import Kind, kind_of
 from ...registry.reads import JOINS
 from ..color.colors import Colors
 from ..parts import DrawnAlike, DrawnBlock, DrawnRead, DrawnSkip, DrawnSum, drawn_blocks
+from ..widths import broken, cut_to_fit, wrapped
 from ..words import ends, reads
 from ..words.captions import Captions
 from ..words.details import Details
@@ -20,7 +21,6 @@ from ..words.lines import under_title
 from ..words.operations import Operation, post_norm, read_by, rotates, sign_of, steps
 from ..words.told import UNTOLD, Told
 from .scene import RADIUS, Box, Look, Mark, Point, Rect, Text, even, size, text_width, widest
-from .widths import broken, cut_to_fit, wrapped
 
 if TYPE_CHECKING:
     from ...graph.graph import Graph

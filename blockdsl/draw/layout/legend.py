@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from ..color.heat import GREY, Heat
 from ..color.palette import HEATS
+from ..widths import wrapped
 from ..words.told import SIGNS as MARKS
 from ..words.told import STATUSES
 from .face import GAIN
 from .scene import RADIUS, Key, Rect, Scene, Text, size, text_width
-from .widths import wrapped
 
 SIGNS = {
     "⋈": "a GRU cell in place of the sum",

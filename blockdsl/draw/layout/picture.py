@@ -12,6 +12,7 @@ from ...registry.options import whole
 from ..choices import DETAILS, check_choice
 from ..color.colors import Colors, became, colors
 from ..parts import DrawnBlock, Parts
+from ..widths import wrapped
 from ..words.alt import alt_text
 from ..words.captions import Captions
 from ..words.details import Details
@@ -26,7 +27,6 @@ from .layered import DOWN, layered
 from .legend import add_legend
 from .placed import ColumnPart
 from .scene import RADIUS, Box, Edge, Rect, Scene, Text, size, widest
-from .widths import wrapped
 
 if TYPE_CHECKING:
     from ...graph.graph import Graph

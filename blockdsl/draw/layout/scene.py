@@ -11,7 +11,7 @@ from functools import cached_property
 from math import ceil
 from typing import NamedTuple
 
-from .widths import width
+from ..widths import FONTS, width
 
 Point = tuple[float, float]
 RADIUS, DOT = 7.0, 3.0
@@ -285,24 +285,6 @@ class Scene:
 
 NAMELESS = ("gain", "label", "skip")
 """Types of boxes that stand for no node; theirs is the one that they are drawn with."""
-
-# Each role of a text: its size, whether it is bold, whether monospace.
-FONTS = {
-    "title": (12.5, True, False),
-    "note": (10.5, False, False),
-    "value": (11.0, True, False),
-    "code": (11.0, False, True),
-    "mark": (9.5, False, False),
-    "label": (11.0, True, False),
-    "times": (14.0, True, False),
-    "name": (11.0, True, True),
-    "op": (10.5, False, False),
-    "heading": (13.0, True, False),
-    "facts": (12.0, True, False),
-    "settings": (10.5, False, False),
-    "change": (10.5, True, False),
-    "badge": (13.0, True, False),
-}
 
 
 def size(role: str) -> float:

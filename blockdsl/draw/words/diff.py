@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ...graph.costs import row_length
-from ..forms import escape
+from .. import escape
 from . import changes
 from .captions import Captions
 from .changes import change_words, in_effect, read, rewired

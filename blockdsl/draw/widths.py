@@ -9,6 +9,24 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+# Each role of a text: its size, whether it is bold, whether monospace.
+FONTS = {
+    "title": (12.5, True, False),
+    "note": (10.5, False, False),
+    "value": (11.0, True, False),
+    "code": (11.0, False, True),
+    "mark": (9.5, False, False),
+    "label": (11.0, True, False),
+    "times": (14.0, True, False),
+    "name": (11.0, True, True),
+    "op": (10.5, False, False),
+    "heading": (13.0, True, False),
+    "facts": (12.0, True, False),
+    "settings": (10.5, False, False),
+    "change": (10.5, True, False),
+    "badge": (13.0, True, False),
+}
+
 # Thousandths of the font's size, of the signs from the space to the tilde.
 # fmt: off
 _REGULAR = (
