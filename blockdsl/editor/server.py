@@ -11,6 +11,7 @@ import gc
 import json
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -148,6 +149,10 @@ class Server(ThreadingHTTPServer):
             self.answered = 0.0
             with self.working:
                 gc.collect()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a browser that has left before its answer
+            super().handle_error(request, client_address)
 
     def cut(self) -> None:
         """End the connections that browsers hold open."""

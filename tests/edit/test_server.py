@@ -6,6 +6,8 @@ import gc
 import http.client
 import json
 import os
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -76,6 +78,34 @@ def test_garbage_is_looked_for_while_nobody_writes(server: Server, monkeypatch: 
         gc.callbacks.remove(note)
     server.shutdown()
     assert gc.isenabled()
+
+
+def test_a_browser_that_leaves_before_its_answer_is_no_error(
+    server: Server, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, answered = threading.Event(), threading.Event()
+
+    def answer(request: Any) -> dict[str, Any]:
+        left.wait(10)
+        answered.set()
+        return {"ok": True, "text": "x" * 10_000_000}
+
+    monkeypatch.setattr("blockdsl.editor.server.respond", answer)
+    connection = http.client.HTTPConnection(HOST, server.server_address[1], timeout=10)
+    headers = {"Origin": server.origin, "Content-Type": "application/json"}
+    connection.request("POST", f"/{server.token}/respond", b"{}", headers)
+    assert connection.sock is not None
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+    connection.close()
+    left.set()
+    assert answered.wait(10)
+    until = time.monotonic() + 10
+    while server.connections and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not server.connections
+    assert capfd.readouterr().err == ""
+    monkeypatch.undo()
+    assert ask(server, {"do": "format", "text": "a  f"})[1]["text"] == "a f\n"
 
 
 def test_it_is_on_the_loopback_address_alone(server: Server) -> None:
