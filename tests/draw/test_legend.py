@@ -22,8 +22,8 @@ MARKS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("((a f) & f)*2", {}, ["what this branch added"]),
     ("a ^k f a(kv=k) f", {}, ["keys and values for a later block"]),
     ("a ^v f a(values=v) f", {}, ["values for a later block"]),
-    ("^u a f <u", {}, ["read further down", "the stream of further up"]),
-    ("(^u a f)*3 (<u(pop) a f)*3", {}, ["read further down", "several streams of further up"]),
+    ("^u a f <u", {}, ["read further down", "added from further up"]),
+    ("(^u a f)*3 (<u(pop) a f)*3", {}, ["read further down", "several added from further up"]),
 ]
 
 

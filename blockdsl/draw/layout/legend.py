@@ -19,11 +19,11 @@ SIGNS = {
     "": "read further down",
 }
 LINES = {
-    "read": "the stream of further up",
+    "read": "added from further up",
     "scores": "scores that a later block adds to its own",
     "kv": "keys and values for a later block",
     "values": "values for a later block",
-    "many": "several streams of further up",
+    "many": "several added from further up",
 }
 MEANINGS = {"same": "alike"}
 BESIDE = 20.0  # from one entry to the next, and above the first
