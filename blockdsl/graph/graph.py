@@ -66,7 +66,7 @@ class Graph:
     @property
     def end(self) -> str:
         """The output node; it is near the end, where nothing was added since."""
-        return next(self._of_type("output", reversed(self.nx._node)))
+        return next(self._of_type("output", reversed([*self.nx._node])))
 
     @property
     def encoder(self: G) -> G | None:

@@ -48,7 +48,7 @@ SNIPPETS = {
 }
 
 
-@pytest.mark.parametrize("name", part_of(MODEL_CASES, 3))
+@pytest.mark.parametrize("name", part_of(MODEL_CASES, 6))
 def test_every_case_of_ours_runs_beside_the_plain_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)  # that takes long, and is tested elsewhere
     case = CASES[name]

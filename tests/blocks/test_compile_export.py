@@ -22,7 +22,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", part_of(NAMES, 2))
+@pytest.mark.parametrize("name", part_of(NAMES, 4))
 def test_compiles_without_a_graph_break(name: str) -> None:
     model = stack(name)
     x, extra = inputs(model)
@@ -33,7 +33,7 @@ def test_compiles_without_a_graph_break(name: str) -> None:
     assert torch.equal(compiled(x, **extra), model(x, **extra))
 
 
-@pytest.mark.parametrize("name", part_of(NAMES, 2, first=1))
+@pytest.mark.parametrize("name", part_of(NAMES, 4, first=1))
 def test_exports_with_a_dynamic_length(name: str) -> None:
     model = stack(name)
     x, extra = inputs(model)
@@ -59,7 +59,7 @@ def test_the_loss_compiles_once_for_all_lengths(options: dict[str, Any]) -> None
     assert counter.frame_count <= 2  # the first length, and every other
 
 
-@pytest.mark.parametrize("name", part_of([*NAMES, "plain", "checkpoint", "residual attention", "talking heads"], 2))
+@pytest.mark.parametrize("name", part_of([*NAMES, "plain", "checkpoint", "residual attention", "talking heads"], 4))
 def test_a_train_step_compiles_once(name: str) -> None:
     """One graph, and no other at the next steps; dropout and stochastic depth are drawn inside it."""
     model = stack(name, ff_dropout=0.1, attn_dropout=0.1, layer_dropout=0.1).train()

@@ -310,7 +310,7 @@ def test_the_graph_says_who_reads_the_condition() -> None:
     plain = blockdsl.compile("a f f", **SIZES)
     assert plain.diff(g).added == ("condition",)
     assert {change.after for change in plain.diff(g).wiring} == {"f1", "f2"}
-    assert "with a condition of 3" in g.to_text()
+    assert "condition: 3 features\n" in g.to_text()
     assert "reads the condition" in g.to_text()
     assert "× σ(W·condition + b)" in g.to_svg(detail="op", unfold=True)
     for text in (g.to_svg(), g.to_dot(), g.to_mermaid()):

@@ -13,7 +13,8 @@ from torch import Tensor
 import blockdsl
 import xt_blocks
 from blockdsl import PatternError, UserError
-from blockdsl.draw.words.operations import operations
+from blockdsl.draw.words.operations import Operation, steps
+from blockdsl.registry.kinds import kind_of
 from blockdsl.registry.norms import Norm
 from xt_blocks.blocks.norms import norm
 
@@ -197,6 +198,10 @@ def test_places_that_clash(options: str, problem: str) -> None:
     with pytest.raises(PatternError) as error:
         blockdsl.compile(f"f({options})", dim=DIM)
     assert error.value.problem == problem
+
+
+def operations(graph: blockdsl.BlockGraph, node: str) -> list[Operation]:
+    return steps(kind_of(graph.block(node)["kind"]), graph.completed(node))
 
 
 def test_the_operations_of_a_block_have_its_norms_in_place() -> None:
@@ -427,7 +432,7 @@ def test_lint_judges_an_edited_norm() -> None:
 
 def test_drawings_say_whose_norm_is_shared() -> None:
     graph = blockdsl.compile("(a & f)*2", shared_norm=True, **SIZES)
-    assert "f   feedforward · shares the norm of 'a'" in graph.to_text()
+    assert "f   feedforward · GELU 24 · shares the norm of 'a'" in graph.to_text()
     assert '"a0" -> "f1" [style=dashed, color="#888888", label="normed", constraint=false];' in graph.to_dot()
     assert "normed" in graph.to_mermaid()
     assert "shares the norm of" in graph.to_svg()

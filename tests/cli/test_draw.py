@@ -89,7 +89,7 @@ def test_a_hyphen_is_standard_output() -> None:
 
 def test_standard_output_takes_every_format() -> None:
     starts = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF", "html": b"<!doctype html>", "dot": b"digraph"}
-    starts |= {"mmd": b"flowchart", "txt": b"dim 512"}
+    starts |= {"mmd": b'---\ntitle: "dim 512', "txt": b"dim 512"}
     assert {f".{name}" for name in starts} == {*draw.FORMS}
     for name, start in starts.items():
         ran = process("draw", "(a f)*3", "-o", "-", "--format", name)

@@ -146,7 +146,9 @@ def test_the_command_line_wins_over_the_text_and_512_is_the_width_where_neither_
 def test_heads_and_causal_have_flags_of_their_own(blockdsl: Run) -> None:
     shown = blockdsl("show", "a", "--dim", 8, "--heads", 2, "--causal").out.split("\n")[0]
     # 2 heads of 64: four matrices of 8 x 128, and two norms
-    assert shown == f"dim 8 · 2 heads of 64 · causal · 1 block · {4 * 8 * 128 + 2 * 16:,} parameters"
+    assert (
+        shown == f"dim 8 · 2 heads of 64 · causal · pre-norm LayerNorm · 1 block · {4 * 8 * 128 + 2 * 16:,} parameters"
+    )
     assert "causal" not in blockdsl("show", "a", "--dim", 8).out.split("\n")[0]
     assert "causal" in blockdsl("show", "set causal; a", "--dim", 8).out.split("\n")[0]
 
@@ -192,7 +194,7 @@ def test_a_stored_graph_stands_where_a_pattern_does(
     Path("run").mkdir()
     Path("run/graph.json").write_text(compile("a f", dim=32, heads=4).to_json(), encoding="utf-8")
     for stored in ("run", "run/", "run/graph.json"):
-        assert blockdsl("show", stored).out.startswith("dim 32 · 4 heads of 64 · 2 blocks")
+        assert blockdsl("show", stored).out.startswith("dim 32 · 4 heads of 64 · pre-norm LayerNorm · 2 blocks")
         assert json.loads(blockdsl("stats", stored, "--json").out)["pattern"] == "a f"
         assert blockdsl("diff", stored, "run") == Ran(0, "no differences\n", "")
         assert blockdsl("diff", "a f f", stored).status == 1

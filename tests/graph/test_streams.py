@@ -184,8 +184,10 @@ def test_a_difference_is_that_of_each_stream() -> None:
     assert [changed.before for changed in found.encoder.blocks] == ["f1", "f3", "f5"]
     assert found.removed == ("a3", "c4", "f5")
     text = found.to_text()
-    assert text.startswith("encoder\nblocks\n  ~ 3 × f: glu false -> true   f1, f3, f5\n")
-    assert "\n\ndecoder\nblocks\n  - a   a3\n" in text
+    assert text.startswith("encoder\n4 blocks alike · 3 changed\n")
+    encoder, decoder_part = text.split("\n\ndecoder\n")
+    assert "\nblocks\n  ~ 3 × f: glu false -> true   f1, f3, f5\n" in encoder
+    assert "\nblocks\n  - a   a3\n" in decoder_part
     assert f" parameters {graph.parameters():,} -> {other.parameters():,}" in re.sub(" +", " ", text)
     drawn = found.to_svg()
     assert [drawn.count(f">{word}<") for word in ("encoder", "decoder", "before", "after")] == [1, 1, 2, 2]

@@ -368,7 +368,7 @@ def test_heads_have_the_features_that_every_command_says(blockdsl: Blockdsl, tex
     # 2 of 4 matrices of 32 x 512 and of 32 x 128 twice with biases, 3 norms and 2; 256 bytes in and out, 19 positions
     blocks = 2 * (4 * 32 * 512 + 2 * 32 * 128 + 128 + 32) + 5 * 64
     assert blocks + 2 * 256 * 32 + 256 + 19 * 32 == 165_344
-    assert "dim 32 · 8 heads of 64 · causal · 4 blocks · 165,344 parameters\n" in out
+    assert "dim 32 · 8 heads of 64 · causal · pre-norm LayerNorm · 4 blocks · 165,344 parameters\n" in out
     model = ["--set", "num_tokens=256,max_seq_len=19,causal"]
     for name in ("show", "stats"):
         assert "165,344" in blockdsl(name, "(a f)*2", *flags, *model)[1]
