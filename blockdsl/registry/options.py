@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from numbers import Integral, Real
 from typing import Any
 
@@ -79,16 +78,13 @@ class Option:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "default", plain(self.default))
+        object.__setattr__(self, "_default_fits", self._fault(self.default) is None)
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with `value`, as the end of a sentence that starts with the option's name."""
-        if value is self.default and self._default_fits:  # which most values of a graph are
+        if value is self.default and vars(self)["_default_fits"]:  # which most values of a graph are
             return None
         return self._fault(value)
-
-    @cached_property
-    def _default_fits(self) -> bool:
-        return self._fault(self.default) is None
 
     def _fault(self, value: Any) -> str | None:
         value = plain(value)
