@@ -78,7 +78,7 @@ class Option:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "default", plain(self.default))
-        object.__setattr__(self, "_default_fits", self._fault(self.default) is None)
+        object.__setattr__(self, "_default_fits", self.type in _TYPES and self._fault(self.default) is None)
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with `value`, as the end of a sentence that starts with the option's name."""
