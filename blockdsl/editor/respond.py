@@ -6,6 +6,7 @@ drawing's. No server: that is `server`, and a page that runs Python itself calls
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -16,7 +17,7 @@ from ..draw.color.palette import style
 from ..draw.forms.pieces import scene_pieces
 from ..draw.layout.difference import difference
 from ..draw.layout.picture import scene
-from ..draw.layout.scene import Scene
+from ..draw.layout.scene import NAMELESS, Scene
 from ..errors import UserError
 from ..graph.costs import Cost, by_stage, row_length, sizes
 from ..language.format import format_text
@@ -121,7 +122,11 @@ def _tip(request: Request) -> Answer:
     """What there is to know of a node of the picture that `look` gives of the same request."""
     drawn = _picture(request)
     boxes = () if drawn is None else drawn.scene.boxes
-    return {"text": next((box.tip for box in boxes if box.node == request.get("node")), "")}
+    return {
+        "text": next(
+            (box.tip for box in boxes if box.node == request.get("node") and box.look.type not in NAMELESS), ""
+        )
+    }
 
 
 class _Drawn(NamedTuple):
@@ -157,7 +162,7 @@ def _both(request: Request) -> tuple[Written, Written | None]:
     return _written(request, "text"), None if request.get("against") is None else _written(request, "against")
 
 
-_Given = tuple[str, tuple[tuple[str, Any], ...]]
+_Given = tuple[str, str]
 """A text and the settings beside it, as `read` takes them."""
 
 
@@ -170,12 +175,7 @@ def _given(request: Request, name: str) -> _Given:
     settings = request.get("settings") or {}
     if not isinstance(settings, Mapping):
         raise UserError(f"settings must be an object of names and values, not {type(settings).__name__}")
-    return text, tuple((name, _value(value)) for name, value in sorted(settings.items()))
-
-
-def _value(value: Any) -> Any:
-    """JSON has lists for what settings have as tuples."""
-    return tuple(map(_value, value)) if isinstance(value, list) else value
+    return text, json.dumps(dict(settings), sort_keys=True)
 
 
 def _text(request: Request, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -58,9 +59,10 @@ def _beside(node: str, side: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def read(text: str, settings: tuple[tuple[str, Any], ...]) -> Written:
-    """A text read, with these settings beside those in it."""
-    given = dict(settings)
+def read(text: str, settings: str) -> Written:
+    """A text read, with these settings beside those in it, as JSON: `true` and `1` are not the same there."""
+    beside = {name: _value(value) for name, value in json.loads(settings).items()}
+    given = dict(beside)
     try:
         pattern = parse(text)
         if not {"dim", "enc_dim", "dec_dim"} & {*given, *pattern.settings}:
@@ -68,7 +70,12 @@ def read(text: str, settings: tuple[tuple[str, Any], ...]) -> Written:
         stack = resolve(pattern, **given)
         graph, said = made(stack, pattern), notes(pattern, stack, given)
     except (UserError, TypeError) as error:
-        found = diagnostics(text, **dict(settings)) or [Diagnostic(0, 0, str(error), "error")]
+        found = diagnostics(text, **beside) or [Diagnostic(0, 0, str(error), "error")]
         return Written(text, given, None, None, tuple(found))
     found = [Diagnostic(*note.span, note.message, note.severity, note.fix) for note in said]
     return Written(text, given, pattern, graph, tuple(found))
+
+
+def _value(value: Any) -> Any:
+    """JSON has lists for what settings have as tuples."""
+    return tuple(map(_value, value)) if isinstance(value, list) else value

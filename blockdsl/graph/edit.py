@@ -7,6 +7,7 @@ keys of weights. What a text would wire by itself follows: scores that blocks pa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import networkx as nx
@@ -92,7 +93,7 @@ class _Draft:
             raise UserError("the graph is frozen, and a copy, g.copy(), is not")
         self.graph = graph
         acyclic = nx.is_directed_acyclic_graph(graph.nx)
-        self.order = graph.order() if acyclic else [*graph.nx]
+        self.order = graph.order_as_added() if acyclic else [*graph.nx]
         copied = graph.copy().nx
         self.attrs: dict[str, dict[str, Any]] = dict(copied.nodes(data=True))
         self.into = {
@@ -224,22 +225,45 @@ class _Draft:
         for node in nodes[:1] if labels else ():
             self.attrs[node]["labels"] = (*self.attrs[node].get("labels", ()), *labels)
 
-    def _newest(self, at: str, kind: str) -> str | None:
-        return next((node for node in reversed(self.earlier(at)) if self.attrs[node].get("kind") == kind), None)
+    def _newest(self, at: str, kind: Any, before: int | None = None) -> str | None:
+        """The newest block of a kind that leads to a node, or is it; `before`: of the first so many in the order."""
+        leads = [node for node in self.earlier(at) if before is None or self._place[node] < before]
+        return next((node for node in reversed(leads) if self.attrs[node].get("kind") == kind), None)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {node: i for i, node in enumerate(self.order)}
 
     def _pass_scores(self, before: dict[str, str | None], new: list[str], at: str) -> None:
         """Residual attention goes on through new blocks, as in a text."""
         for kind, earlier in before.items():
             own = [node for node in new if self.attrs[node].get("kind") == kind]
             own = [node for node in own if self.attrs[node]["options"].get("residual_attn")]
-            if not own or earlier is None:
+            if not own:
                 continue
-            readers = [(t, i) for t, i, what in self.readers(earlier) if what == "scores" and t not in new]
-            if not self.sources(own[0], "scores"):
+            readers = [
+                (target, place)
+                for target, edges in self.into.items()
+                for place, (source, what) in enumerate(edges)
+                if what == "scores" and target not in new and self._reads_newest(target, source, at)
+            ]
+            if earlier is not None and not self.sources(own[0], "scores"):
                 self.into[own[0]].append((earlier, "scores"))
             for target, place in readers:
-                if not self.attrs[target]["options"].get("scores") and at in self.earlier(target):
-                    self.into[target][place] = (own[-1], "scores")
+                self.into[target][place] = (own[-1], "scores")
+
+    def _reads_newest(self, target: str, source: str, at: str) -> bool:
+        """Whether a block reads the scores of what is the newest of its kind up to a place that leads to the block.
+
+        That may be in a branch beside the place, if it is an earlier one. A text has no other wiring by itself.
+        """
+        if (
+            self.attrs[target]["options"].get("scores")
+            or not self._place[source] <= self._place[at] < self._place[target]
+        ):
+            return False
+        kind = self.attrs[source].get("kind")
+        return at in self.earlier(target) and source == self._newest(target, kind, self._place[at] + 1)
 
     # Taking out ------------------------------------------------------------------------------------------------------
 
@@ -258,7 +282,9 @@ class _Draft:
                 elif what == "normed":
                     pass  # see below
                 elif what == "scores" and not self.attrs[target].get("options", {}).get("scores"):
-                    into += [(source, what) for source in scores]
+                    leads_to = target if target in self._place else node  # what replaces a block stands where that did
+                    newest = self._newest(leads_to, self.attrs[node]["kind"], self._place[node])
+                    into += [(source, what) for source in scores or filter(None, [newest])]
                 elif any(what in kind.gives for kind in kinds().values()) or self.type(node) != "block":
                     if self.type(node) in ("block", "read"):
                         problem = f"{target} takes the {GIVEN.get(what, what)} of {node}"

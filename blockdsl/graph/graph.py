@@ -175,6 +175,11 @@ class Graph:
         """All nodes, each after those it reads."""
         return list(nx.topological_sort(self.nx))
 
+    def order_as_added(self) -> list[str]:
+        """The same, and otherwise as they were added: branches one after the other, as a text has them."""
+        place = {node: i for i, node in enumerate(self.nx)}
+        return list(nx.lexicographical_topological_sort(self.nx, key=place.__getitem__))
+
     def tied(self) -> dict[str, list[str]]:
         """Blocks and reads with one set of parameters: the owner (the first in order) → all of them, owner included."""
         owners: dict[str, str] = {}

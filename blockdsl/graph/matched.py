@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import networkx as nx
-
 from ..registry.content import content
 from ..registry.kinds import kind_of
 from .align import GAP, align
@@ -31,9 +29,7 @@ class Compared:
 
     @cached_property
     def order(self) -> list[str]:
-        """All nodes, each after those it reads, and otherwise as they were added."""
-        place = {node: i for i, node in enumerate(self.graph.nx)}
-        return list(nx.lexicographical_topological_sort(self.graph.nx, key=place.__getitem__))
+        return self.graph.order_as_added()
 
     @cached_property
     def blocks(self) -> dict[str, BlockKey]:

@@ -165,6 +165,20 @@ def test_what_another_page_loads_is_refused(server: Server, site: str) -> None:
     assert send(server, "GET", f"/{server.token}/page.css", Sec_Fetch_Site=site)[0] == 403
 
 
+def test_settings_are_judged_by_what_they_are(server: Server) -> None:
+    """`true` and 1 are equal to Python, and only one of them is a value of `causal`."""
+
+    def faults(settings: dict[str, Any]) -> list[str]:
+        answer = ask(server, {"do": "look", "text": "a f", "settings": settings})[1]
+        return [fault["message"] for fault in answer["text"]["faults"]]
+
+    assert faults({"causal": True}) == []
+    assert faults({"causal": 1}) == ["causal must be true or false, not 1"]
+    assert faults({"dim": {}}) == ["dim must be a whole number of at least 1, not {}"]
+    assert faults({"dim": 64}) == []
+    assert faults({"dim": 64.0}) == ["dim must be a whole number of at least 1, not 64.0"]
+
+
 def test_other_requests_are_refused_in_words(server: Server) -> None:
     assert send(server, "GET", f"/{server.token}/../server.py")[0] == 404
     assert send(server, "GET", f"/{server.token}/nothing.js")[0] == 404
