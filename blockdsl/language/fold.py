@@ -33,8 +33,8 @@ def fold(items: Sequence[Hashable], width: Callable[[int], int] | None = None) -
 
     Args:
         items: the sequence; equal elements may be folded into one.
-        width: index of an element → how long its text is, where the whole is written as text; None: each element is one
-            thing, how often a unit repeats is not written, and of foldings as short that of the longest units is best.
+        width: index of an element → how long its text is, where the whole is written as text; None: each element takes
+            a line, and how often a unit repeats takes none.
 
     Returns:
         Indices into `items` (of each repeat's first copy) and Loops, in order.
@@ -104,26 +104,22 @@ class _Folder:
     def _cheapest(self, seq: tuple[int, ...]) -> tuple[int, Folded]:
         n = len(seq)
         repeats = _repeats(seq, n // 2 if n <= _EXACT else _LONGEST_UNIT)
-        # cost, elements weighed by how long their units are, where the rest starts, first part
-        best: list[tuple[int, int, int, Folded]] = [(0, 0, n, ())] * (n + 1)
+        best: list[tuple[int, int, Folded]] = [(0, n, ())] * (n + 1)  # cost, where the rest starts, first part
         for i in range(n - 1, -1, -1):
-            choices: list[tuple[int, int, int, Folded]] = [(self.widths[seq[i]], 1, i + 1, (seq[i],))]
+            choices: list[tuple[int, int, Folded]] = [(self.widths[seq[i]], i + 1, (seq[i],))]
             for period, most in repeats[i]:
                 counts = range(2, most + 1) if n <= _EXACT else {2, most - 1, most} - {1}
                 for count in counts:
                     cost, part = self._loop(seq[i : i + period], count)
-                    choices.append((cost, 0 if self.counted else period * period * count, i + period * count, part))
+                    choices.append((cost, i + period * count, part))
             best[i] = min(
-                (
-                    (cost + (end < n) + best[end][0], units + best[end][1], end, part)
-                    for cost, units, end, part in choices
-                ),
-                key=lambda choice: (choice[0], -choice[1]),
+                ((cost + (end < n) + best[end][0], end, part) for cost, end, part in choices),
+                key=lambda choice: choice[0],
             )
         parts: list[int | Loop] = []
         at = 0
         while at < n:
-            *_, at, part = best[at]
+            _, at, part = best[at]
             parts += part
         return best[0][0], tuple(parts)
 

@@ -20,6 +20,7 @@ TEXTS = [
     "(a f)*3",
     "a^x f <x f | (c f) & a",
     "set heads=4, rotary_pos_emb; stem: f(glu) a@t | (a@t f/2)*4",
+    "(^u a f)*3 (<u(pop) a f)*3",
     " ".join(f"f^l{i}" for i in range(40)) + " " + " ".join(f"<l{i} a" for i in range(40)),
 ]
 

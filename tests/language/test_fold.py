@@ -138,7 +138,7 @@ def test_thousands_of_blocks_are_folded_in_steps_that_grow_with_their_number(sor
     assert growth(lambda size: Pattern.from_layers(layers(size)), enough) < LINEAR
 
 
-def test_where_nothing_is_written_the_longest_units_are_folded() -> None:
+def test_counts_take_nothing_where_nothing_is_written() -> None:
     """As whoever wrote `a*6 (a f)*10 f*6` looks for it; as text `a*7 (f a)*9 f*7` is a character shorter."""
     layers = [*"a" * 6, *"af" * 10, *"f" * 6]
     assert fold(layers) == (Loop((0,), 6), Loop((6, 7), 10), Loop((26,), 6))
