@@ -121,12 +121,8 @@ def _look(request: Request) -> Answer:
 def _tip(request: Request) -> Answer:
     """What there is to know of a node of the picture that `look` gives of the same request."""
     drawn = _picture(request)
-    boxes = () if drawn is None else drawn.scene.boxes
-    return {
-        "text": next(
-            (box.tip for box in boxes if box.node == request.get("node") and box.look.type not in NAMELESS), ""
-        )
-    }
+    boxes = () if drawn is None else (box for box in drawn.scene.boxes if box.look.type not in NAMELESS)
+    return {"text": next((box.tip for box in boxes if box.node == request.get("node")), "")}
 
 
 class _Drawn(NamedTuple):
