@@ -17,7 +17,7 @@ FONTS = {
     "code": (11.0, False, True),
     "mark": (9.5, False, False),
     "label": (11.0, True, False),
-    "times": (14.0, True, False),
+    "times": (12.5, True, False),
     "name": (11.0, True, True),
     "op": (10.5, False, False),
     "heading": (13.0, True, False),
@@ -64,7 +64,7 @@ def _of(char: str, table: tuple[int, ...]) -> int:
 
 
 def wrapped(words: list[str], size: float, most: float, between: str = ", ", bold: bool = False) -> list[str]:
-    """Words joined to lines of at most this width; a word that is wider is cut."""
+    """Words joined to lines of at most this width; a word that is wider is broken."""
     lines: list[str] = []
     for word in words:
         joined = lines[-1] + between + word if lines else word
@@ -73,7 +73,7 @@ def wrapped(words: list[str], size: float, most: float, between: str = ", ", bol
         else:
             if lines and between == ", ":
                 lines[-1] += ","
-            lines.append(cut_to_fit(word, size, most, bold))
+            lines += broken(word, size, most, bold)
     return lines
 
 
@@ -87,9 +87,14 @@ def cut_to_fit(text: str, size: float, most: float, bold: bool = False) -> str:
 
 
 def broken(text: str, size: float, most: float, bold: bool = True) -> list[str]:
-    """A name in lines of at most this width, broken after spaces and underscores; a longer word is cut."""
+    """A name in lines of at most this width, broken after spaces, underscores and hyphens; a longer word is cut.
+
+    Factors of a product stay together.
+    """
+    if width(text, size, bold) <= most:
+        return [text]
     lines = [""]
-    for word in re.findall(r"[^\s_]+[\s_]*|[\s_]+", text):
+    for word in re.findall(r"(?: [×=] |[^\s_-]|-(?![a-z]))+(?:[\s_]+|-)?|[\s_-]+", text):
         if lines[-1] and width((lines[-1] + word).rstrip(), size, bold) > most:
             lines.append("")
         lines[-1] += word

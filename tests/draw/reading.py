@@ -26,7 +26,7 @@ SIZES = {
     "code": 11,
     "mark": 9.5,
     "label": 11,
-    "times": 14,
+    "times": 12.5,
     "op": 10.5,
     "heading": 13,
     "name": 11,
@@ -189,7 +189,7 @@ def read(svg: str) -> Picture:
             )
         elif classes[0] in ("stage", "repeat"):
             value = int(element.get("data-stage" if classes[0] == "stage" else "data-times", ""))
-            (rect,) = element.findall(f"{SVG}rect")
+            rect = element.findall(f"{SVG}rect")[0]  # a repeat has one more behind its number
             written = [_text(label, dx, dy) for label in element.findall(f"{SVG}text")]
             frames.append(Frame(classes[0], value, _rect(rect, dx, dy), tuple(written)))
         elif classes[0] == "key":

@@ -42,7 +42,7 @@ def test_each_block_and_both_ends_have_their_number_and_a_colour_by_fifths_of_th
 def test_a_folded_repeat_has_the_range_of_its_numbers_their_mean_and_its_colour() -> None:
     overlay = Measurement("loss", "bits/byte", {"a0": 1.0, "f1": 7.0, "a2": 3.0, "f3": 7.0, "f4": 11.0})
     picture = check(graph("(a f)*2 f").to_svg(overlay=overlay, unfold=False), graph("(a f)*2 f"))
-    words = {node.name: node.words for node in picture.of("block")}
+    words = {node.name: " ".join(node.words) for node in picture.of("block")}
     assert "1 to 3 bits/byte, mean 2" in words["a0"]
     assert "7 bits/byte each" in words["f1"]
     assert "11 bits/byte" in words["f4"]

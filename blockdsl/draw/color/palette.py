@@ -87,6 +87,7 @@ def style(theme: str = "auto") -> str:
         ".join{stroke-width:1.4}",
         ".sign{fill:none;stroke-width:1.4}",
         ".repeat>rect{fill:none;stroke-width:1.2;stroke-dasharray:2 3;stroke-linecap:round}",
+        ".repeat>rect.count{stroke-dasharray:none}",
         ".block:focus{outline:none}",
         ".block:hover>rect,.block:focus>rect{stroke-width:2.2}",
     ]
@@ -113,6 +114,7 @@ def _colours(theme: dict[str, str], mode: int) -> list[str]:
         f".stage>rect{{fill:{theme['stage']};stroke:{theme['border']}}}",
         f".stage>text{{fill:{theme['muted']}}}",
         f".repeat>rect{{stroke:{theme['repeat']}}}",
+        f".repeat>rect.count{{fill:{ground}}}",
         f".edge{{stroke:{line}}}",
         f".head{{fill:{line}}}",
         f".join{{fill:{ground};stroke:{line}}}",

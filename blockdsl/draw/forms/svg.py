@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..choices import THEMES, check_choice
 from ..color.palette import style
-from ..layout.scene import DOT, NAMELESS, RADIUS, Box, Edge, Frame, Key, Look, Point, Rect, Scene, Text
+from ..layout.scene import DOT, NAMELESS, RADIUS, Box, Edge, Frame, Key, Look, Point, Rect, Scene, Text, even
 
 MARGIN = 16.0
 CORNER = 6.0
@@ -87,6 +87,11 @@ def _names(box: Box) -> str:
 def frame_group(own: Frame) -> str:
     data = "data-stage" if own.role == "stage" else "data-times"
     labels = "".join(map(text, own.labels))
+    if own.role == "repeat":  # the number stands on the frame
+        (number,) = own.labels
+        left, right = number.extent
+        badge = Rect(left - 6, own.rect.y - 9, even(right - left + 12), 18.0)
+        labels = f'<rect class="count" {area(badge)} rx="9"/>{labels}'
     return f'<g class="{own.role}" {data}="{own.value}"><rect {area(own.rect)} rx="10"/>{labels}</g>'
 
 

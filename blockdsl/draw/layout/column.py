@@ -33,16 +33,17 @@ from ..wiring import End, Wire
 from ..words.operations import adds
 from . import columns
 from .face import SHOULDER, STUB, Faces
-from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, clear, lanes
+from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, lanes
 from .placed import ColumnPart
-from .scene import RADIUS, Box, Edge, Frame, Rect, Scene, Text, even, size
+from .scene import RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text, size
 
 if TYPE_CHECKING:
     from ...graph.graph import Graph
 
 GAP = 12.0  # between what follows one another
 PAD = 11.0  # from a frame to what is in it
-BETWEEN = 18.0  # branches
+ABREAST = 380.0  # how wide two branches beside each other may be
+COUNT = 17.0  # height of the number of times on a repeat's frame
 HEADING = 17.0  # of a stage
 
 
@@ -266,49 +267,50 @@ class Column:
 
     def _repeat(self, piece: ColumnPart, repeat: DrawnRepeat) -> None:
         top, inside = piece.y, piece.next()
-        inside.y = top - GAP + PAD
+        inside.y = top - GAP + PAD + (COUNT / 2 if type(repeat.parts[0]) is DrawnRepeat else 0.0)
         self._chain(inside, repeat.parts)
         right = max(inside.right, SHOULDER - 3) + (PAD if inside.right > SHOULDER else 3)
         rect = Rect(-inside.left - PAD, top, inside.left + PAD + right, inside.y + PAD - top)
-        passing = [port.y for port in inside.ports if port.side == RIGHT]
-        label = Text(right + 6, clear(rect.middle, passing, 12) + 5, f"×{repeat.times:,}", "times")
+        label = Text(rect.x + 28, top + 4.5, f"×{repeat.times:,}", "times")
         inside.scene.frames.insert(0, Frame("repeat", rect, repeat.times, (label,)))
-        inside.y, inside.left, inside.right = rect.bottom, -rect.x, even(label.extent[1])
+        inside.y, inside.left, inside.right = rect.bottom, -rect.x, rect.right
         piece.take(inside)
 
     # Branches --------------------------------------------------------------------------------------------------------
 
     def _branches(self, piece: ColumnPart, branches: DrawnBranches) -> None:
-        """Columns from left to right, the first half left of the rail and the others right of it.
+        """Branches in rows, in each one left of the rail and one right of it, or one alone where two are too wide.
 
-        The stream is handed out above them, and what they add gathered below.
-
-        What their blocks read beside it comes through channels above, and the scores that others read leave below.
+        Each row hands the stream out above it. What its blocks read beside it comes through channels above, and the
+        scores that others read leave below. What they add is gathered below the last row; that of the rows before goes
+        there around those below.
         """
-        base, top = piece.node, piece.y
-        within = [{*leaves(column)} for column in branches.columns]
-        entering = lanes(w for own in within for n in own for w in self.arriving.get(n, ()) if w.source not in own)
-        leaving = lanes(w for own in within for n in own for w in self.leaving.get(n, ()) if w.target not in own)
-        spread = top + LANE * len(entering)
-        placed = [self._branch(column, base, spread) for column in branches.columns]
-        gather = max(column.y for column in placed) + GAP + RADIUS
-        above = {lane: top + LANE * i for i, lane in enumerate(entering)}
-        below = {lane: gather + RADIUS + LANE * (i + 0.5) for i, lane in enumerate(leaving)}
-        piece.step(branches.node, gather - RADIUS, gather + RADIUS)
+        base, meet = piece.node, branches.node
+        rows = _rows([self._branch(column, base) for column in branches.columns])
+        top, placed = piece.y, []
+        for row in rows:
+            entering = lanes(port.wire for column in row for port in column.ports if not port.out)
+            leaving = lanes(port.wire for column in row for port in column.ports if port.out)
+            spread, foot = top + LANE * len(entering), max(column.y for column in row) + GAP + RADIUS
+            above = {lane: LANE * (i - len(entering)) for i, lane in enumerate(entering)}
+            below = {lane: foot + RADIUS + LANE * (i + 0.5) for i, lane in enumerate(leaving)}
+            for column, at in zip(row, (LEFT, RIGHT), strict=False):
+                self._channel(column, above, below)
+                x = at * (STUB + column.extent(-at))
+                piece.widen(at, at * x + column.extent(at))
+                placed.append((column.moved(x, spread), spread, spread + foot))
+            gather = spread + foot
+            top = gather + RADIUS + LANE * len(leaving) + GAP
+        piece.step(meet, gather - RADIUS, gather + RADIUS)
         piece.scene.boxes.append(self.faces.sum(branches.nodes, (0.0, gather)))
-        piece.y = gather + RADIUS + LANE * len(leaving)
-        for column in placed:
-            self._channel(column, above, below)
-        half = (len(placed) + 1) // 2
-        left, right = (
-            STUB - BETWEEN + sum(column.left + column.right + BETWEEN for column in side)
-            for side in (placed[:half], placed[half:])
-        )
-        piece.left, piece.right = max(piece.left, left), max(piece.right, right)
-        for x, side in ((-left, placed[:half]), (STUB, placed[half:])):
-            for column in side:
-                self._place(piece, column, x + column.left, branches.node, spread, gather)
-                x += column.left + column.right + BETWEEN
+        piece.y = top - GAP
+        for at in (LEFT, RIGHT):
+            own = [each for each in placed if each[0].x * at > 0]
+            if any(foot < gather for _, _, foot in own):
+                piece.widen(at, piece.extent(at) + LANE)
+            for column, spread, foot in own:
+                way = () if foot == gather else ((at * piece.extent(at), foot), (at * piece.extent(at), gather))
+                self._gather(piece, column, spread, meet, ((column.x, foot), *way, (at * RADIUS, gather)))
 
     def _side(self, piece: ColumnPart, side: DrawnSide) -> None:
         """A way beside the rail, at its left, that begins at it and ends in what is read of it further down."""
@@ -333,40 +335,38 @@ class Column:
         piece.scene.add(moved)
         piece.ports += [port.moved(x) for port in column.ports]
 
-    def _branch(self, parts: Parts, base: str, top: float) -> ColumnPart:
+    def _branch(self, parts: Parts, base: str) -> ColumnPart:
         """One column: a lone block in its own line, others beside a rail of their own that ends in their gain."""
         block = parts[0] if len(parts) == 1 else None
         if type(block) is DrawnBlock and adds(self.graph, block.node):
-            box = self.faces.box(block, -self.faces.width / 2, top + 2 * GAP)
+            box = self.faces.box(block, -self.faces.width / 2, 2 * GAP)
             rect = box.rect
             assert rect is not None
             half = self.faces.width / 2
-            piece = ColumnPart(rect.bottom, block.node, rect.bottom, top, half, half, ports=self._ports(block, rect))
+            piece = ColumnPart(rect.bottom, block.node, rect.bottom, 0.0, half, half, ports=self._ports(block, rect))
             piece.scene.boxes.append(box)
-            piece.scene.edges.append(Edge("branch", base, block.node, ((0.0, top), (0.0, rect.y))))
+            piece.scene.edges.append(Edge("branch", base, block.node, ((0.0, 0.0), (0.0, rect.y))))
             return self._join(piece)
-        piece = ColumnPart(top + GAP / 2, base, top, top)
+        piece = ColumnPart(GAP / 2, base, 0.0, 0.0)
         self._chain(piece, parts)
         piece.y += 4
         return piece
 
-    def _place(self, piece: ColumnPart, column: ColumnPart, x: float, meet: str, spread: float, gather: float) -> None:
-        """Move a column there, and lead the stream into it and what it adds out of it."""
-        moved = Scene("")
-        moved.add(column.scene, x)
+    def _gather(self, piece: ColumnPart, column: ColumnPart, spread: float, meet: str, way: Sequence[Point]) -> None:
+        """Lead the stream into a column, and what it adds out of it, `way`, to where branches meet."""
+        x, scene = column.x, column.scene
         start, head = (x, column.start), ((0.0, spread), (x, spread))
-        moved.edges = [e.through((*head, *e.points[1:])) if e.points[0] == start else e for e in moved.edges]
+        scene.edges = [e.through((*head, *e.points[1:])) if e.points[0] == start else e for e in scene.edges]
         foot = (x, column.rail)
-        if column.rail < column.y or not moved.boxes:  # a rail of its own
+        if column.rail < column.y or not scene.boxes:  # a rail of its own
             middle = (x, max(column.y, column.start + GAP) + RADIUS)
-            lead = ((x, column.rail),) if moved.boxes else head
-            moved.edges.append(Edge("rail", column.node, meet, (*lead, (x, middle[1] - RADIUS)), arrow=False))
-            moved.boxes.append(self.faces.gain((meet,), middle))
+            lead = ((x, column.rail),) if scene.boxes else head
+            scene.edges.append(Edge("rail", column.node, meet, (*lead, (x, middle[1] - RADIUS)), arrow=False))
+            scene.boxes.append(self.faces.gain((meet,), middle))
             foot = (x, middle[1] + RADIUS)
-        points = (foot, (x, gather), (RADIUS if x > 0 else -RADIUS, gather))
-        moved.edges.append(Edge("branch", column.node, meet, points))
-        piece.scene.add(moved)
-        piece.ports += [port.moved(x) for port in column.ports]
+        scene.edges.append(Edge("branch", column.node, meet, (foot, *way)))
+        piece.scene.add(scene)
+        piece.ports += column.ports
 
     def _channel(self, column: ColumnPart, above: dict[Lane, float], below: dict[Lane, float]) -> None:
         """Lead a column's ports to the channels of its branches."""
@@ -391,6 +391,18 @@ class Column:
         done = {port.wire for port in piece.ports if port.out and port.wire in arriving}
         piece.ports = [port for port in piece.ports if port.wire not in done]
         return piece
+
+
+def _rows(columns: Sequence[ColumnPart]) -> list[list[ColumnPart]]:
+    """Two that follow each other in a row where they are not too wide for that, else one."""
+    rows: list[list[ColumnPart]] = []
+    for column in columns:
+        own = rows[-1] if rows else []
+        if len(own) == 1 and sum(each.left + each.right for each in (*own, column)) <= ABREAST:
+            own.append(column)
+        else:
+            rows.append([column])
+    return rows
 
 
 def _name(end: End) -> str:

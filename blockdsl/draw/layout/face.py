@@ -25,10 +25,11 @@ from .scene import RADIUS, Box, Look, Mark, Point, Rect, Text, even, size, text_
 if TYPE_CHECKING:
     from ...graph.graph import Graph
 
-STUB = 30.0  # from a box to the rail
+STUB = 24.0  # from a box to the rail
 SHOULDER = 14.0  # how far the input and the output extend past the rail
 INSET = 10.0  # from a box's edge to its text
-LEAST, MOST, MOST_OP = 140.0, 220.0, 240.0  # a box's width; the text in it, and in an operation
+LEAST = 110.0  # a box's width
+MOST, NARROW, MOST_OP = 140.0, 96.0, 240.0  # the text in it, where graphs stand side by side, and in an operation
 LINE = 14.0
 SINGLE = 38.0  # height of a box with a title alone
 OP, OP_GAP = 20.0, 5.0
@@ -59,8 +60,14 @@ class _Face:
     scale: str
     norm: str
     sign: str
-    measured: tuple[str, ...] = ()
-    changes: tuple[str, ...] = ()
+    measured: tuple[str, ...]
+    changes: tuple[str, ...]
+    most: float
+
+    @cached_property
+    def titled(self) -> list[str]:
+        """The title in lines."""
+        return broken(self.title, size("title"), self.most)
 
     def rows(self) -> tuple[tuple[tuple[str, ...], str], ...]:
         """What stands under the title, from above, and the role of its text."""
@@ -69,7 +76,7 @@ class _Face:
     @cached_property
     def height(self) -> float:
         rows = len(self.operations)
-        lines = len(self.measured) + len(self.lines) + len(self.changes)
+        lines = len(self.titled) - 1 + len(self.measured) + len(self.lines) + len(self.changes)
         return SINGLE + LINE * lines + (rows * (OP + OP_GAP) + 5 if rows else 0)
 
     def row(self, index: int) -> float:
@@ -88,16 +95,19 @@ class _Face:
 
     @cached_property
     def indent(self) -> float:
+        """Where what has the kind's letters before it begins: what is under the title, or the title by itself."""
         return INSET + text_width(self.code, "code") + 8
+
+    @cached_property
+    def titled_at(self) -> float:
+        return INSET if any(lines for lines, _ in self.rows()) else self.indent
 
     @cached_property
     def width(self) -> float:
         """What it needs."""
-        title = text_width(self.title, "title")
-        title += sum(text_width(mark, "mark") + 14 for mark in (self.label, self.tie) if mark)
-        marks = max((text_width(mark, "mark") + 14 for mark in (self.shift, self.scale) if mark), default=0)
-        lines = max(widest(each, role) for each, role in self.rows())
-        beside = self.indent + max(title, lines) + marks + INSET
+        title = max(widest(self.titled, "title"), text_width(self.titled[-1], "title") + _marked(self.label, self.tie))
+        lines = self.indent + max(widest(each, role) for each, role in self.rows())
+        beside = max(self.titled_at + title, lines) + max(_marked(self.shift), _marked(self.scale)) + INSET
         return max(beside, widest([row.text for row in self.operations], "op") + 4 * INSET)
 
     @cached_property
@@ -121,15 +131,17 @@ class _Face:
 def _look(face: _Face, wide: float, hue: str, badge: str, on_rail: bool) -> Look:
     """A block's box from its left upper corner; `on_rail`: with where it meets the stream beside it."""
     rect = Rect(0.0, 0.0, wide, face.height)
-    texts = [Text(INSET, 23, face.code, "code"), Text(face.indent, 23, face.title, "title")]
     rows = [(line, role) for lines, role in face.rows() for line in lines]
-    texts += [Text(face.indent, 25 + LINE * (i + 1), line, role) for i, (line, role) in enumerate(rows)]
+    last = LINE * (len(face.titled) - 1)  # from the first line of the title to its last
+    texts = [Text(INSET, 23 + (last + LINE + 2 if rows else 0), face.code, "code")]
+    texts += [Text(face.titled_at, 23 + LINE * i, line, "title") for i, line in enumerate(face.titled)]
+    texts += [Text(face.indent, 25 + last + LINE * (i + 1), line, role) for i, (line, role) in enumerate(rows)]
     marks: list[Mark] = []
     _badge(marks, texts, badge, rect)
-    beside = face.indent + text_width(face.title, "title") + 6
+    beside = face.titled_at + text_width(face.titled[-1], "title") + 6
     for text, role in ((face.label, "given"), (face.tie, "tie")):
         if text:
-            _mark(marks, texts, text, beside, 11.5, role)
+            _mark(marks, texts, text, beside, 11.5 + last, role)
             beside = marks[-1].rect.right + 6
     enter, leave = face.taps
     for text, middle, role in ((face.shift, enter, "shift"), (face.scale, leave, "scale")):
@@ -158,10 +170,20 @@ class Faces:
         colors: of its blocks.
         opened: draw the operations of each block.
         told: what a comparison says of nodes.
+        most: how wide text in a box may be.
     """
 
-    def __init__(self, graph: Graph, details: Details, colors: Colors, opened: bool, told: Told = UNTOLD) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        details: Details,
+        colors: Colors,
+        opened: bool,
+        told: Told = UNTOLD,
+        most: float = MOST,
+    ) -> None:
         self.graph, self.details, self.colors, self.opened, self.told = graph, details, colors, opened, told
+        self.most = most
         self.captions: Captions = details.captions
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
@@ -176,7 +198,7 @@ class Faces:
 
     def _face(self, block: DrawnBlock) -> _Face:
         node = block.node
-        changes = tuple(wrapped([*self.told.changes.get(node, ())], size("change"), MOST, bold=True))
+        changes = tuple(wrapped([*self.told.changes.get(node, ())], size("change"), self.most, bold=True))
         labels = " ".join(f"^{name}" for name in self.captions.own(node))
         measured = self._measured(block.nodes)
         key = self.captions.alike(node), labels, measured, changes
@@ -196,13 +218,14 @@ class Faces:
                 rotated,
                 measured,
                 changes,
+                self.most,
             )
         return self.known[key]
 
     def _measured(self, nodes: Sequence[str]) -> tuple[str, ...]:
         """The number on a box, where there are any; a range and its mean in two lines where one is too long."""
         said = "" if self.colors.heat is None else self.colors.heat.said(nodes)
-        return tuple(wrapped(said.split(", "), size("value"), MOST, ", ", bold=True)) if said else ()
+        return tuple(wrapped(said.split(", "), size("value"), self.most, ", ", bold=True)) if said else ()
 
     def _tip(self, nodes: Sequence[str], lines: Callable[[], str]) -> Callable[[], str]:
         """A tooltip, with what was measured first."""
@@ -331,8 +354,7 @@ class Faces:
 
     def input(self, x: float, y: float, wide: float) -> Box:
         graph = self.graph
-        read = " · ".join(filter(None, (ends.model_input(graph), ends.length(graph, "length {}"))))
-        notes = [read, f"dim {graph.dim:,}", *ends.options(graph)]
+        notes = [ends.model_input(graph), ends.length(graph, "length {}"), f"dim {graph.dim:,}", *ends.options(graph)]
         titles = {"tokens": "Token embedding", "images": "Patch embedding"}
         return self._end(graph.start, titles.get(graph.reads or "", "Input"), notes, x, y, wide)
 
@@ -369,12 +391,14 @@ class Faces:
         else:
             title, tip = self.captions.position(node), partial(self.details.of_position, node)
             title += "" if read_by(self.graph, node) else " positions"
-        most = max(text_width(title, "label"), SOURCE_LEAST)
+        titled = wrapped(title.split(", "), size("label"), self.most, bold=True)
+        most = max(widest(titled, "label"), SOURCE_LEAST)
         lines = wrapped(ends.of_source(self.graph, node), size("note"), most) if self.opened else []
-        wide = even(max(text_width(title, "label"), widest(lines, "note")) + 2 * INSET)
-        texts = [Text(wide / 2, 17, title, "label", "middle")]
-        texts += [Text(wide / 2, 18 + LINE * (i + 1), line, "note", "middle") for i, line in enumerate(lines)]
-        rect = Rect(0.0, 0.0, wide, SOURCE + LINE * len(lines))
+        wide = even(max(widest(titled, "label"), widest(lines, "note")) + 2 * INSET)
+        texts = [Text(wide / 2, 17 + LINE * i, line, "label", "middle") for i, line in enumerate(titled)]
+        below = 18 + LINE * len(titled)
+        texts += [Text(wide / 2, below + LINE * i, line, "note", "middle") for i, line in enumerate(lines)]
+        rect = Rect(0.0, 0.0, wide, SOURCE + LINE * (len(titled) - 1 + len(lines)))
         marks: list[Mark] = []
         _badge(marks, texts, self.told.sign(node), rect)
         return Box(node, (node,), Look(attrs["type"], rect, tuple(texts), tuple(marks)), right - wide, y, tip)
@@ -397,6 +421,7 @@ def _face(
     rotated: bool,
     measured: tuple[str, ...],
     changes: tuple[str, ...],
+    most: float,
 ) -> _Face:
     """The face of a block; `own`: its shift, its scale and its tie; `lines`: under its title."""
     shift, scale, tie = own
@@ -404,10 +429,10 @@ def _face(
     norm = post_norm(options)
     return _Face(
         kind.name,
-        cut_to_fit(_capital(kind.title), size("title"), MOST, bold=True),
+        _capital(kind.title),
         cut_to_fit(f"@{tie}", size("mark"), 90) if tie else "",
         cut_to_fit(labels, size("mark"), 90),
-        tuple(wrapped([cut_to_fit(line, size("note"), MOST) for line in lines], size("note"), MOST)),
+        tuple(wrapped([*lines], size("note"), max(LEAST / 2, most - text_width(kind.name, "code") - 8))),
         tuple(row._replace(text=cut_to_fit(row.text, size("op"), MOST_OP)) for row in rows),
         "" if opened or not shift else f"shift {shift}",
         "" if opened else _scale(scale * options["branch_scale"]),
@@ -415,6 +440,7 @@ def _face(
         sign_of(options),
         measured,
         changes,
+        most,
     )
 
 
@@ -429,6 +455,11 @@ def _badge(marks: list[Mark], texts: list[Text], sign: str, rect: Rect) -> None:
 def _mark(marks: list[Mark], texts: list[Text], text: str, x: float, y: float, role: str) -> None:
     marks.append(Mark(Rect(x, y, text_width(text, "mark") + 8, 15), role))
     texts.append(Text(x + 4, y + 11, text, "mark"))
+
+
+def _marked(*marks: str) -> float:
+    """How much marks beside a text take."""
+    return sum(text_width(mark, "mark") + 14 for mark in marks if mark)
 
 
 def _scale(scale: float) -> str:

@@ -21,7 +21,7 @@ from ..words.told import UNTOLD, Told
 from .column import GAP, Column
 from .columns import APART as GUTTER
 from .columns import FOOT, stream
-from .face import SHOULDER, SOURCE, STUB, Faces
+from .face import MOST, NARROW, SHOULDER, STUB, Faces
 from .lanes import LANE, NEAR
 from .layered import DOWN, layered
 from .legend import add_legend
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from ...graph.graph import Graph
     from ...measurement import Measurement
 
-SIDE = 18.0  # from the stack to what stands beside it
-APART = 46.0  # one graph from the next
+SIDE = 10.0  # from the stack to what stands beside it
+APART = 20.0  # one graph from the next
 HALVES = 30.0  # columns of two graphs that are held against each other
 COLUMN = 420.0  # a picture that is wider has larger text above it
 HEAD_LEAST, HEAD_APART = 230.0, 18.0  # the least width of that text, and from there to the picture
@@ -98,7 +98,8 @@ def pictures(
     x = 0.0
     drawings: dict[str, Picture] = {}
     for name, graph in graphs.items():
-        drawings[name] = Picture(graph, detail, looks[name], seq_len, joined and bool(drawings))
+        feeds = joined and bool(drawings)
+        drawings[name] = Picture(graph, detail, looks[name], seq_len, feeds, most=NARROW if legend else MOST)
         drawings[name].draw(unfold, columns)
     scale = head_scale(sum(drawn.scene.extent.width + APART for drawn in drawings.values()))
     for name, drawn in drawings.items():
@@ -115,7 +116,7 @@ def pictures(
             boxes = [box for box in whole.boxes if box.node == context]
             if not boxes:
                 whole.edges = [_fed(edge, context, before) for edge in whole.edges]
-            whole.edges += [_into(before, box, x) for box in boxes]
+            whole.edges += [_into(before, box, x, whole) for box in boxes]
         meanings |= dict.fromkeys(drawn.colors.legend)
         before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
         x = round(dx + extent.right) + APART
@@ -143,11 +144,13 @@ def _fed(edge: Edge, context: str, output: Box) -> Edge:
     return edge._replace(source=output.node, points=(start, (edge.points[0][0], start[1]), *edge.points[1:]))
 
 
-def _into(output: Box, context: Box, x: float) -> Edge:
-    """An edge to the box of a context, from above."""
+def _into(output: Box, context: Box, x: float, whole: Scene) -> Edge:
+    """An edge to the box of a context, from above all that stands beside that."""
     assert output.rect is not None
     assert context.rect is not None
-    middle, above = context.rect.x + context.rect.width / 2, context.rect.y - DOWN / 2
+    beside = (box.rect for box in whole.boxes if box.rect and box.rect.x > x)
+    top = min(rect.y for rect in beside if rect.y <= context.rect.middle <= rect.bottom)
+    middle, above = context.rect.x + context.rect.width / 2, top - DOWN / 2
     x -= APART / 2
     start = output.rect.right, output.rect.middle
     points = (start, (x, start[1]), (x, above), (middle, above), (middle, context.rect.y))
@@ -168,6 +171,7 @@ class Picture:
         feeds: the context comes from outside the scene: its edges start at its lane, and it has no box.
         beside: a graph that this one is held against.
         told: what that comparison says of nodes.
+        most: how wide text in a box may be.
     """
 
     def __init__(
@@ -179,13 +183,14 @@ class Picture:
         feeds: bool = False,
         beside: Graph | None = None,
         told: Told = UNTOLD,
+        most: float = MOST,
     ) -> None:
         check_choice("detail", detail, DETAILS)
         self.captions = Captions(graph, beside)
         details = self.details = Details(graph, self.captions, seq_len)
         self.graph, self.feeds = graph, feeds
         self.colors = colors
-        self.faces = Faces(graph, details, colors, detail == "op", told)
+        self.faces = Faces(graph, details, colors, detail == "op", told, most)
         self.column = Column(graph, self.faces)
         self.scene = Scene("")
         self.at = 0.0
@@ -230,7 +235,9 @@ class Picture:
     def begin(self, pieces: list[ColumnPart]) -> None:
         """Take the stack's columns, the first with the input above it, and find the boxes of what blocks read."""
         self.pieces = pieces
-        self.left = STUB + self.faces.width
+        added = self.graph.sources(self.graph.start, "position")
+        rects = [self.faces.source(node, 0.0, 0.0).rect for node in added]
+        self.left = STUB + max([self.faces.width, *(rect.width for rect in rects if rect)])
         self.middle = (SHOULDER - self.left) / 2
         self._input(pieces[0])
         sources = (port.wire.source for piece in pieces for port in piece.ports)
@@ -244,17 +251,18 @@ class Picture:
         """The input, and below it the positions that are added to the tokens."""
         graph, start = self.graph, self.graph.start
         positions = graph.sources(start, "position")
-        top = -(SOURCE + GAP) * len(positions)
+        sources = [self.faces.source(position, -STUB, 0.0) for position in positions]
+        rects = [source.rect for source in sources if source.rect]
+        top = -sum(rect.height + GAP for rect in rects)
         box = self.faces.input(-self.left, 0, self.wide)
         assert box.rect is not None
         self.top = top - GAP / 2 - box.rect.height
         box = box.moved(0, self.top)
         rail = top - GAP / 2
-        for i, position in enumerate(positions):
-            source = self.faces.source(position, -STUB, top + i * (SOURCE + GAP) + GAP / 2)
-            assert source.rect is not None
-            middle = source.rect.middle
-            self.scene.boxes.append(source)
+        for position, source, rect in zip(positions, sources, rects, strict=True):
+            middle = top + GAP / 2 + rect.height / 2
+            self.scene.boxes.append(source.moved(0.0, top + GAP / 2))
+            top += rect.height + GAP
             self.scene.edges += [
                 Edge("rail", start, start, ((0.0, rail), (0.0, middle - RADIUS)), arrow=False),
                 Edge("position", position, start, ((-STUB, middle), (-RADIUS, middle))),
