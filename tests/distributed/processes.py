@@ -5,8 +5,8 @@
 
     assert run(of_a_rank, 2, [1, 2]) == [3, 4]
 
-The processes stay, as importing torch takes seconds, and each `run` makes a group of its own. A rank that raises fails
-the test with its traceback; where one hangs, all end after `TIMEOUT`.
+They are forked from a process that has imported torch and the product, which takes seconds, and stay; each `run` makes
+a group of its own. A rank that raises fails the test with its traceback; where one hangs, all end after `TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 TIMEOUT = 240.0
 """Seconds that a run may take on a machine that is busy with other things."""
 
 ROOT = Path(__file__).parents[2]
-_SPAWN = multiprocessing.get_context("spawn")
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["torch", "xt_blocks.train.mesh", "torch._dynamo"])
 _workers: list[tuple[Any, Connection]] = []
 
 
@@ -80,17 +83,12 @@ def _answers(pipes: list[Connection]) -> list[tuple[bool, Any]]:
 
 
 def _started() -> tuple[Any, Connection]:
-    here, there = _SPAWN.Pipe()
-    kept = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        process = _SPAWN.Process(target=_serve, args=(there, str(ROOT)), daemon=True)
+    here, there = _SERVER.Pipe()
+    with pytest.MonkeyPatch.context() as patch:  # for the server, which the first process starts
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        process = _SERVER.Process(target=_serve, args=(there, str(ROOT)), daemon=True)
         process.start()
-    finally:
-        if kept is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = kept
     return process, here
 
 

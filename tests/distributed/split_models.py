@@ -12,7 +12,8 @@ import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph
 from blockdsl.plan.local import tensor_part
-from xt_blocks.distributed.tensor import cuts, local_tensor, sum_gradients, tensor_parallel
+from xt_blocks.distributed.init import local_tensor
+from xt_blocks.distributed.tensor import cuts, sum_gradients, tensor_parallel
 
 
 def whole_model(graph: BlockGraph) -> nn.Module:

@@ -55,16 +55,17 @@ def engine_of(mesh: str) -> LocalEngine | MeshEngine:
 
 
 def trained(mesh: str, source: Path | None, target: Path | None, first: int, steps: int) -> dict[str, Any]:
-    """From a checkpoint or the start: what was read, losses of the steps, and a checkpoint after them."""
+    """From a checkpoint or the start: what was read, losses of the steps, and a checkpoint of what they left."""
     engine = engine_of(mesh)
     read = engine.load(source) if source is not None else None
     held = state_of(engine)
     losses = [engine.step(batch(step), step, 1e-2).loss for step in range(first, first + steps)]
+    left = state_of(engine)
     if target is not None:
         engine.save(target, first + steps, {"seconds": 1.0})
         engine.export(at(target, first + steps), target)
     engine.close()
-    return {"losses": losses, "held": held, "step": None if read is None else read.state["step"]}
+    return {"losses": losses, "held": held, "left": left, "step": None if read is None else read.state["step"]}
 
 
 def state_of(engine: LocalEngine | MeshEngine) -> dict[str, Tensor]:
@@ -83,24 +84,41 @@ def on(mesh: str, *arguments: Any) -> dict[str, Any]:
     return first
 
 
-@pytest.mark.parametrize("writes", ["one", "fsdp=2", "fsdp=4", "tp=2", "pp=2"])
-def test_every_mesh_reads_what_each_writes(writes: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def unbroken() -> list[float]:
+    """Losses of one process."""
+    return list(on("one", None, None, 0, 3)["losses"])
+
+
+MESHES = "one", "fsdp=2", "fsdp=3", "fsdp=4", "tp=2", "pp=2"
+READ_BY = {"one": ("fsdp=3", "tp=2"), "fsdp=2": ("fsdp=2", "one"), "tp=2": ("pp=2", "fsdp=4"), "pp=2": ("one", "tp=2")}
+"""What a run tries: each mesh writes, and each reads what another has written."""
+
+
+@pytest.mark.parametrize(
+    ("writes", "readers"),
+    [
+        *READ_BY.items(),
+        *(pytest.param(mesh, MESHES, marks=pytest.mark.distributed) for mesh in (*READ_BY, "fsdp=4")),
+    ],
+)
+def test_every_mesh_reads_what_each_writes(
+    writes: str, readers: tuple[str, ...], tmp_path: Path, unbroken: list[float]
+) -> None:
     (tmp_path / "graph.json").write_text(compile_graph(settings()).to_json())
     wrote = on(writes, None, tmp_path, 0, 2)
-    unbroken = on("one", None, None, 0, 3)
-    assert wrote["losses"] == pytest.approx(unbroken["losses"][:2], abs=1e-6)
-    by_itself = on(writes, tmp_path, None, 2, 1)
-    for reads in ("one", "fsdp=2", "fsdp=3", "fsdp=4", "tp=2", "pp=2"):
+    assert wrote["losses"] == pytest.approx(unbroken[:2], abs=1e-6)
+    assert any(name.endswith("exp_avg_sq") for name in wrote["left"])
+    for reads in readers:
         read = on(reads, tmp_path, None, 2, 1)
         assert read["step"] == 2
-        assert read["held"].keys() == by_itself["held"].keys()
-        assert any(name.endswith("exp_avg_sq") for name in read["held"])
+        assert read["held"].keys() == wrote["left"].keys()
         for name, value in read["held"].items():
-            assert torch.equal(value, by_itself["held"][name]), (reads, name)
-        assert read["losses"] == pytest.approx(unbroken["losses"][2:], abs=1e-6)
+            assert torch.equal(value, wrote["left"][name]), (reads, name)
+        assert read["losses"] == pytest.approx(unbroken[2:], abs=1e-6)
     exported = xt_blocks.from_pretrained(tmp_path)
     for name, parameter in exported.named_parameters():
-        assert torch.equal(parameter, by_itself["held"][WEIGHT + name]), name
+        assert torch.equal(parameter, wrote["left"][WEIGHT + name]), name
 
 
 def exported_in_parts(source: Path, folder: Path) -> None:

@@ -13,7 +13,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 import xt_blocks
-from xt_blocks.distributed.tensor import cuts, local_tensor, sum_gradients
+from xt_blocks.distributed.init import local_tensor
+from xt_blocks.distributed.tensor import cuts, sum_gradients
 
 from .processes import run, stop
 from .split_models import compare, compiled, run_pass, share, whole_model

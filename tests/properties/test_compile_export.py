@@ -1,16 +1,19 @@
-"""Each option of the table, by itself, compiles without a graph break and exports with a dynamic batch and length.
+"""Each option of the table compiles without a graph break and exports with a dynamic batch and length.
 
-Those that `tests/blocks/test_compile_export.py` has in its stacks are not tried again. A run tries one of the two of
-each, `pytest -m thorough` the other.
+Those that `tests/blocks/test_compile_export.py` has in its stacks are not tried again. A run tries models of many
+options at once: half of them compile, and a quarter of the others export. `pytest -m thorough` tries the rest of both,
+and each option by itself.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from blockdsl import UserError
 from blockdsl.reference import needs
 from blockdsl.registry.settings import table
 
@@ -51,25 +54,82 @@ def inputs(model: Any, batch: int, seq: int) -> dict[str, Any]:
     return {"x": tokens(batch, seq), "mask": mask, **context_for(model, batch)}
 
 
-@pytest.mark.parametrize("name", [EVERY_KIND, *part_of(OPTIONS, 4)])
-def test_an_option_by_itself_compiles_without_a_graph_break(name: str) -> None:
-    model = alone(name).model().train()
+def joined(one: Model, other: Model) -> Model | None:
+    """A model with the options of both; None: they do not go together."""
+    if any(one.settings.get(n, v) != v for n, v in other.settings.items()):
+        return None
+    both = replace(one, settings=one.settings | other.settings, around=one.around | other.around)
+    try:
+        both.model()
+    except UserError:
+        return None
+    return both
+
+
+def together(names: list[str]) -> list[Model]:
+    """As few models as have all of these options, each with the first that it goes together with."""
+    models: list[Model] = []
+    for name in names:
+        own = alone(name)
+        for number, model in enumerate(models):
+            if (both := joined(model, own)) is not None:
+                models[number] = both
+                break
+        else:
+            models.append(replace(own, text="a c f") if own.text in ("a c", "f", "a f") else own)
+    return models
+
+
+PARTS = 8
+
+
+def compiles(model: Model) -> None:
+    """Without a graph break, and gives the same."""
+    net = model.model().train()
     torch._dynamo.reset()
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    given = inputs(model, 2, 6)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    given = inputs(net, 2, 6)
     torch.manual_seed(1)
-    out = model(**given)
+    out = net(**given)
     torch.manual_seed(1)
     torch.testing.assert_close(compiled(**given), out)
 
 
-@pytest.mark.parametrize("name", part_of(OPTIONS, 4, first=1))
-def test_an_option_by_itself_exports_with_a_dynamic_batch_and_length(name: str) -> None:
-    model = alone(name).model()
+def exports(model: Model) -> None:
+    """With a dynamic batch and length, and gives the same for others."""
+    net = model.model()
     batch, seq = torch.export.Dim("batch", min=2, max=64), torch.export.Dim("seq", min=3, max=20)
-    given = inputs(model, 3, 6)
+    given = inputs(net, 3, 6)
     shapes = {"x": {0: batch, 1: seq}, "mask": {0: batch, 1: seq}, "context": {0: batch}, "condition": {0: batch}}
     shapes = {argument: shapes[argument] for argument in given}
-    exported = torch.export.export(model, (), given, dynamic_shapes=shapes, strict=False).module()
-    longer = inputs(model, 5, 9)
-    torch.testing.assert_close(exported(**longer), model(**longer))
+    exported = torch.export.export(net, (), given, dynamic_shapes=shapes, strict=False).module()
+    longer = inputs(net, 5, 9)
+    torch.testing.assert_close(exported(**longer), net(**longer))
+
+
+@pytest.mark.parametrize("part", part_of(range(PARTS), 2))
+def test_options_together_compile_without_a_graph_break(part: int) -> None:
+    for model in together(OPTIONS[part::PARTS]):
+        compiles(model)
+
+
+@pytest.mark.parametrize("part", part_of(range(PARTS), 4, first=1))
+def test_options_together_export_with_a_dynamic_batch_and_length(part: int) -> None:
+    for model in together(OPTIONS[part::PARTS]):
+        exports(model)
+
+
+def test_every_kind_compiles_without_a_graph_break() -> None:
+    compiles(alone(EVERY_KIND))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_by_itself_compiles_without_a_graph_break(name: str) -> None:
+    compiles(alone(name))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_by_itself_exports_with_a_dynamic_batch_and_length(name: str) -> None:
+    exports(alone(name))

@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..models.lower import model_around
 from ..runtime.modules import block_module
 from ..runtime.seeds import seed_for
 from ..runtime.stack import Stack
-from .tensor import local_tensor
 
 if TYPE_CHECKING:
     from blockdsl import BlockGraph, Cut
@@ -71,6 +70,17 @@ def fill(target: nn.Module, source: nn.Module, cuts: Mapping[str, Cut], ranks: i
         for name, buffer in target.named_buffers():
             if name in kept and kept[name].shape == buffer.shape:
                 buffer.copy_(kept[name])
+
+
+def local_tensor(whole: Tensor, cut: Cut | None, ranks: int, rank: int) -> Tensor:
+    """What a rank holds of a whole parameter; None: all of it."""
+    if cut is None or not whole.ndim:
+        return whole
+    held = cut.held(whole.shape[cut.axis], ranks, rank)
+    if not held:
+        return torch.zeros_like(whole)
+    parts = [whole.narrow(cut.axis, own.whole.start, own.whole.stop - own.whole.start) for own in held]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=cut.axis)
 
 
 def drawn_block(graph: BlockGraph, node: str, seed: int) -> nn.Module:

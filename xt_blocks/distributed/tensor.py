@@ -54,7 +54,7 @@ def cuts(model: nn.Module, graph: BlockGraph, ranks: int) -> dict[str, Cut]:
 def tensor_parallel(model: nn.Module, graph: BlockGraph, group: dist.ProcessGroup) -> None:
     """Make a model of a rank's share one with the other ranks of its group, in place.
 
-    Its parameters are to be those that `local_tensor` takes of the whole ones, before or after this.
+    Its parameters are to be those that `init.local_tensor` takes of the whole ones, before or after this.
 
     Args:
         model: lowered from `tensor_part(graph, group.size())`.
@@ -90,17 +90,6 @@ def _check_share(graph: BlockGraph, node: str, split: Split, ranks: int) -> None
         if has[name] != value:
             wrong = f"its {name}={has[name]} is not what one of {ranks} ranks has, {value}"
             raise UserError(f"{node}: {wrong}: lower tensor_part(graph, {ranks})")
-
-
-def local_tensor(whole: Tensor, cut: Cut | None, ranks: int, rank: int) -> Tensor:
-    """What a rank holds of a whole parameter; None: all of it."""
-    if cut is None or not whole.ndim:
-        return whole
-    held = cut.held(whole.shape[cut.axis], ranks, rank)
-    if not held:
-        return torch.zeros_like(whole)
-    parts = [whole.narrow(cut.axis, own.whole.start, own.whole.stop - own.whole.start) for own in held]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=cut.axis)
 
 
 def sum_gradients(model: nn.Module, cuts: Mapping[str, Cut], group: dist.ProcessGroup) -> None:
