@@ -141,15 +141,15 @@ def _picture(request: Request) -> _Drawn | None:
 @lru_cache(maxsize=2)
 def _drawn(text: _Given, against: _Given | None, detail: str, color: str, unfold: bool, seq_len: int) -> _Drawn | None:
     """The picture, kept for what is asked of it next; None where a text has a mistake."""
-    graph = read(*text).graph
-    if graph is None:
+    written = read(*text)
+    if written.graph is None:
         return None
     if against is None:
-        return _Drawn(scene(graph.streams(), color=color, unfold=unfold, detail=detail, seq_len=seq_len), "")
+        return _Drawn(scene(written.streams, color=color, unfold=unfold, detail=detail, seq_len=seq_len), "")
     before = read(*against).graph
     if before is None:
         return None
-    diff = before.diff(graph, seq_len)
+    diff = before.diff(written.graph, seq_len)
     return _Drawn(difference(diff, detail=detail, seq_len=seq_len), diff.to_text())
 
 
@@ -191,9 +191,10 @@ def _length(request: Request) -> int:
 def _costs(text: Written, seq_len: int, dtype: str) -> Answer:
     """By stage and of all, each as (short, exact)."""
     assert text.graph is not None
+    graph = text.streams.get("", text.graph)  # the picture's, which has them already; two streams have none in common
     item = item_bytes(dtype)
-    length = row_length(text.graph, seq_len)
-    rows = by_stage(text.graph, sizes(length, 1))
+    length = row_length(graph, seq_len)
+    rows = by_stage(graph, sizes(length, 1))
     total = sum((cost for _, cost in rows), Cost())
     return {
         "seq_len": length,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from ..api import BlockGraph, made
 from ..errors import UserError
 from ..graph.resolve import resolve
+from ..graph.still import Still, still
 from ..language.pattern import Pattern, parse
 from .diagnostics import diagnostics
 from .notes import notes
@@ -36,6 +37,14 @@ class Written:
     pattern: Pattern | None
     graph: BlockGraph | None
     found: tuple[Diagnostic, ...]
+
+    @cached_property
+    def streams(self) -> dict[str, Still]:
+        """The graph of each stream, for who only reads it; `made` has judged it."""
+        found = {} if self.graph is None else {name: still(each) for name, each in self.graph.streams().items()}
+        for stream in found.values():
+            stream.readable = True
+        return found
 
     def told(self, side: str) -> dict[str, Any]:
         """What the page shows of the text; `side`: what its blocks are called by in the picture of a difference."""

@@ -304,6 +304,10 @@ def by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
 
     Those of an encoder come first, as `encoder 1`. The context is its row.
     """
+    return graph.once(("by_stage", sizes), lambda: _by_stage(graph, sizes))
+
+
+def _by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
     rows: dict[str, Cost] = {}
     if (encoder := graph.encoder) is not None:  # it runs once, over the context, and decoding keeps nothing of it
         once = {"cached": 0, "cached_bytes": 0, "cached_float32": 0}

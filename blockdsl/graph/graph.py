@@ -9,7 +9,7 @@ The graph is the program: change it with plain networkx calls and lower it, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from . import written
 from .nodes import BlockNode, carried, is_note
 
 G = TypeVar("G", bound="Graph")
+A = TypeVar("A")
 
 
 class Graph:
@@ -170,6 +171,10 @@ class Graph:
             if (number := plain(self.block(node)["options"].get("value_embed"))) is not None:
                 out.setdefault(number, []).append(node)
         return dict(sorted(out.items()))
+
+    def once(self, key: Hashable, work: Callable[[], A]) -> A:
+        """What `work` gives; a graph that is only read does it once for each key."""
+        return work()
 
     def order(self) -> list[str]:
         """All nodes, each after those it reads."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from functools import cached_property
+from typing import Any, TypeVar
 
 from .graph import Graph
 from .nodes import carried
 
+_Answer = TypeVar("_Answer")
+
 
 class Still(Graph):
-    """A view of a graph, for as long as nobody changes that; it may be at fault."""
+    """A view of a graph, for as long as nobody changes that; it may be at fault.
+
+    Attributes:
+        readable: whether it is known to have none of the faults that keep a graph from being read.
+    """
 
     _of: Graph | None = None
+    readable = False
 
     @property
     def pattern(self) -> str:
@@ -35,6 +44,16 @@ class Still(Graph):
                     if isinstance(what, str):
                         own.setdefault(what, []).append(source)
         return out
+
+    @cached_property
+    def _answers(self) -> dict[Hashable, Any]:
+        return {}
+
+    def once(self, key: Hashable, work: Callable[[], _Answer]) -> _Answer:
+        if key not in self._answers:
+            self._answers[key] = work()
+        answer: _Answer = self._answers[key]
+        return answer
 
     def nodes(self, node_type: str) -> list[str]:
         return [*self._by_type.get(node_type, ())]

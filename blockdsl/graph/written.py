@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import marshal
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import networkx as nx
 
 from ..registry.content import by_content
 from ..registry.options import PLAIN, plain, plain_values
-from .nodes import carried, is_note
+from .nodes import carried, is_note, without_notes
 
 NOTE = "_written"
 EDITED = "edited from "
@@ -57,15 +58,23 @@ def _hashed(said: Any) -> str:
 def _said(graph: nx.DiGraph) -> list[Any]:
     own = {name: value for name, value in graph.graph.items() if name != "pattern"}
     return [
-        sorted(_values(own), key=str),
+        _values(dict(sorted(own.items(), key=str))),
         [(plain(node), _values(attrs)) for node, attrs in graph.nodes(data=True)],
         [[(plain(source), carried(edge)) for source, edge in graph.pred[node].items()] for node in graph],
     ]
 
 
-def _values(attrs: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """But for notes."""
-    return [(name, v if type(v) in PLAIN else _value(v)) for name, v in attrs.items() if not is_note(name)]
+def _values(attrs: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Any]]:
+    """Names and values, but for notes."""
+    names = tuple(attrs)
+    if _has_notes(names):
+        return _values(without_notes(attrs))
+    return names, [value if type(value) in PLAIN else _value(value) for value in attrs.values()]
+
+
+@lru_cache(1024)
+def _has_notes(names: tuple[Any, ...]) -> bool:
+    return any(map(is_note, names))
 
 
 def _value(value: Any) -> Any:

@@ -6,8 +6,12 @@ repeat is and how often it runs; what the elements are does not matter, only whi
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from operator import eq
 
 # Up to this length every period and count is tried and the result is the shortest there is. In longer sequences
 # units are at most this long (but for one that fills the whole sequence), which keeps the work linear.
@@ -91,13 +95,13 @@ class _Folder:
         if seq not in self.known:
             period = _period(seq)
             if period < len(seq):
-                self.known[seq] = self._loop(seq[:period], len(seq) // period)
+                self.known[seq] = self._loop(self.fold(seq[:period]), len(seq) // period)
             else:
                 self.known[seq] = self._cheapest(seq)
         return self.known[seq]
 
-    def _loop(self, unit: tuple[int, ...], count: int) -> tuple[int, Folded]:
-        cost, body = self.fold(unit)
+    def _loop(self, unit: tuple[int, Folded], count: int) -> tuple[int, Folded]:
+        cost, body = unit
         bare = len(body) == 1 and isinstance(body[0], int)
         return cost + (len(f"*{count}") if self.counted else 2) + (0 if bare else 2), (Loop(body, count),)
 
@@ -108,9 +112,9 @@ class _Folder:
         for i in range(n - 1, -1, -1):
             choices: list[tuple[int, int, Folded]] = [(self.widths[seq[i]], i + 1, (seq[i],))]
             for period, most in repeats[i]:
-                counts = range(2, most + 1) if n <= _EXACT else {2, most - 1, most} - {1}
-                for count in counts:
-                    cost, part = self._loop(seq[i : i + period], count)
+                unit = self.fold(seq[i : i + period])
+                for count in range(2, most + 1) if n <= _EXACT else {2, most - 1, most} - {1}:
+                    cost, part = self._loop(unit, count)
                     choices.append((cost, i + period * count, part))
             best[i] = min(
                 ((cost + (end < n) + best[end][0], end, part) for cost, end, part in choices),
@@ -140,10 +144,31 @@ def _repeats(seq: tuple[int, ...], longest: int) -> list[list[tuple[int, int]]]:
     """For each start, the units that repeat there: (length, how often), units of units left out."""
     n = len(seq)
     found: list[list[tuple[int, int]]] = [[] for _ in range(n)]
+    noted: dict[int, list[tuple[int, int]]] = {}  # period → from where to where a unit so long repeats, ascending
     for period in range(1, min(longest, n // 2) + 1):
-        alike = 0  # how many elements from here on equal the one a period later
-        for i in range(n - period - 1, -1, -1):
-            alike = alike + 1 if seq[i] == seq[i + period] else 0
-            if alike >= period and not any(period % p == 0 and p * c >= period * 2 for p, c in found[i]):
-                found[i].append((period, alike // period + 1))
+        alike = bytes(map(eq, seq, seq[period:]))  # whether an element equals the one a period later
+        for run in _runs(period).finditer(alike):
+            start, end = run.span()
+            if any(period % p == 0 and _holds(inside, start, end + period) for p, inside in noted.items()):
+                continue  # a unit of units there
+            whole = True
+            for i in range(end - period, start - 1, -1):
+                if any(period % p == 0 and p * c >= period * 2 for p, c in found[i]):
+                    whole = False
+                else:
+                    found[i].append((period, (end - i) // period + 1))
+            if whole:
+                noted.setdefault(period, []).append((start, end + period))
     return found
+
+
+def _holds(ranges: list[tuple[int, int]], start: int, end: int) -> bool:
+    """Whether one of these, which ascend, holds all of that range."""
+    before = bisect_right(ranges, start, key=lambda own: own[0])
+    return before > 0 and ranges[before - 1][1] >= end
+
+
+@cache
+def _runs(length: int) -> re.Pattern[bytes]:
+    """So many true bytes or more."""
+    return re.compile(b"\x01{%d,}" % length)

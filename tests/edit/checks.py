@@ -315,6 +315,31 @@ def check_colours_of_a_long_text(page: Page) -> None:
         assert page.marked(colour) == found
 
 
+RESIZED = """
+const [height, done] = arguments, view = document.querySelector("#view"), picture = view.querySelector("svg");
+const frames = async (count) => { while (count--) await new Promise((resolve) => requestAnimationFrame(resolve)); };
+(async () => {
+    view.style.flex = "none";
+    view.style.height = `${height}px`;
+    await frames(4);
+    let changes = 0;
+    const observer = new MutationObserver((records) => { changes += records.length; });
+    observer.observe(picture, {attributes: true});
+    await frames(8);
+    observer.disconnect();
+    done(changes);
+})();
+"""
+
+
+def check_a_picture_that_just_fits_stays_as_it_is(page: Page) -> None:
+    page.write(" ".join(f"a(heads={i % 8 + 1}) f(mult={i + 1})" for i in range(30)))
+    high = page.js("document.querySelector('#view > svg').getBoundingClientRect().height")
+    for height in range(round(high) - 16, round(high) + 56, 4):  # with a scrollbar, without one, with one, ...
+        assert page.driver.execute_async_script(RESIZED, height) == 0
+    page.js("document.querySelector('#view').removeAttribute('style')")
+
+
 def check_thousands_of_keystrokes(page: Page) -> None:
     page.write("")
     code = """for (let i = 0; i < 2000; i++) {

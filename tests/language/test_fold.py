@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blockdsl import Pattern, parse
-from blockdsl.language.fold import Folded, Loop, fold, shortest
+from blockdsl.language.fold import Folded, Loop, _repeats, fold, shortest
 
 from ..work import LINEAR, growth
 
@@ -136,6 +136,29 @@ def test_thousands_of_blocks_are_folded_in_steps_that_grow_with_their_number(sor
     assert parse(text).layer_types == tuple(layers(5000))
     assert len(text) <= 2 * 5000
     assert growth(lambda size: Pattern.from_layers(layers(size)), enough) < LINEAR
+
+
+def units_that_repeat(seq: tuple[int, ...], longest: int) -> list[list[tuple[int, int]]]:
+    """Element by element: for each start, the units that repeat there, units of units left out."""
+    found: list[list[tuple[int, int]]] = []
+    for i in range(len(seq)):
+        own: list[tuple[int, int]] = []
+        for period in range(1, min(longest, len(seq) // 2) + 1):
+            rest = range(i, len(seq) - period)
+            alike = next((j - i for j in rest if seq[j] != seq[j + period]), len(rest))
+            if alike >= period and not any(period % p == 0 and p * c >= period * 2 for p, c in own):
+                own.append((period, alike // period + 1))
+        found.append(own)
+    return found
+
+
+runs = st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=7), st.integers(1, 6))
+
+
+@given(st.lists(runs, min_size=1, max_size=8), st.sampled_from([3, 48, 1000]))
+def test_units_are_found_where_they_repeat(parts: list[tuple[list[int], int]], longest: int) -> None:
+    seq = tuple(code for unit, count in parts for code in unit * count)
+    assert _repeats(seq, longest) == units_that_repeat(seq, longest)
 
 
 def test_counts_take_nothing_where_nothing_is_written() -> None:

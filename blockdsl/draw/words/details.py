@@ -30,7 +30,7 @@ class Details:
     @cached_property
     def costs(self) -> dict[str, Cost]:
         """Of each node; a tied block's parameters are those it shares."""
-        found = dict(self._own)
+        found = dict(costs.node_costs(self.graph, costs.sizes(self.seq_len, 1)))
         for owner, nodes in self.graph.tied().items():
             for node in nodes[1:]:
                 found[node] = replace(found[node], parameters=found[owner].parameters, idle=found[owner].idle)
@@ -39,13 +39,7 @@ class Details:
     @cached_property
     def total(self) -> Cost:
         """Of the whole graph."""
-        if self.graph.encoder is None:
-            return sum(self._own.values(), Cost())
         return costs.total(self.graph, costs.sizes(self.seq_len, 1))
-
-    @cached_property
-    def _own(self) -> dict[str, Cost]:
-        return dict(costs.node_costs(self.graph, costs.sizes(self.seq_len, 1)))
 
     def of_block(self, nodes: tuple[str, ...]) -> str:
         """The tooltip of a block and of those that are drawn with it."""

@@ -19,6 +19,17 @@ from .finding import Finding, disconnect, set_attribute, set_option, take_out
 
 _STREAM_FROM = {"input", "block", "sum", "read"}
 _STREAM_TO = {"block", "sum", "read", "output"}
+_ENDS = {
+    "stream": (_STREAM_FROM, _STREAM_TO),
+    "base": (_STREAM_FROM, {"sum"}),
+    "read": (_STREAM_FROM, {"read"}),
+    "context": ({"context"}, {"block"}),
+    "condition": ({"condition"}, {"block", "output"}),
+    "position": ({"position"}, {"block", "input"}),
+    "scores": ({"block"}, {"block"}),
+    "normed": ({"block"}, {"block"}),
+}
+"""What an edge carries → the types of nodes that it may come from, and go to."""
 _USUAL = {"causal": False, "pattern": "", "shift": 0, "scale": 1.0, "stage": 0, "join": "add", "tied": False}
 
 
@@ -147,7 +158,10 @@ def edges(graph: Graph) -> Iterator[Finding]:
     types = {node: attrs.get("type") for node, attrs in graph.nx.nodes(data=True)}
     labelled = [option.reads for kind in kinds().values() for option in kind.options if option.reads]
     for source, target, attrs in graph.nx.edges(data=True):
-        place, ends = f"{source} → {target}", (types[source], types[target])
+        ends = types[source], types[target]
+        if len(attrs) == 1 and _all_usual(attrs.get("carries"), ends):
+            continue
+        place = f"{source} → {target}"
         for problem, name, _ in _unknown(attrs, ("carries",)):
             yield Finding(f"{place}: {problem}", f"del g.nx.edges[{source!r}, {target!r}][{name!r}]")
         natural = _natural(ends)
@@ -159,17 +173,7 @@ def edges(graph: Graph) -> Iterator[Finding]:
         if not carried(attrs):
             yield Finding(f"{place}: carries nothing", disconnect(graph, source, target, ""))
         for what in carried(attrs):
-            fits = {
-                "stream": ends[0] in _STREAM_FROM and ends[1] in _STREAM_TO,
-                "base": ends[0] in _STREAM_FROM and ends[1] == "sum",
-                "read": ends[0] in _STREAM_FROM and ends[1] == "read",
-                "context": ends == ("context", "block"),
-                "condition": ends[0] == "condition" and ends[1] in ("block", "output"),
-                "position": ends[0] == "position" and ends[1] in ("block", "input"),
-                "scores": ends == ("block", "block"),
-                "normed": ends == ("block", "block"),
-            }
-            if fits.get(what) or (ends[0] in _STREAM_FROM and _takes(graph, target, what)):
+            if _usually_fits(*ends, what) or (ends[0] in _STREAM_FROM and _takes(graph, target, what)):
                 continue
             mend = disconnect(graph, source, target, what)
             if natural and len(carried(attrs)) == 1:
@@ -179,6 +183,17 @@ def edges(graph: Graph) -> Iterator[Finding]:
                 yield Finding(f"{place}: carries {what!r}, which is none of {known}", mend)
             else:
                 yield Finding(f"{place}: {ends[0]} cannot hand {what} to {ends[1]}", mend)
+
+
+def _all_usual(carries: Any, ends: tuple[str, str]) -> bool:
+    """Whether all that an edge carries fits these types, whatever their options: most edges need no other look."""
+    return type(carries) is tuple and bool(carries) and all(type(c) is str and _usually_fits(*ends, c) for c in carries)
+
+
+def _usually_fits(source: str, target: str, what: str) -> bool:
+    """Whether a node of one type may hand this to one of another, whatever their options."""
+    sources, targets = _ENDS.get(what, ((), ()))
+    return source in sources and target in targets
 
 
 def _are_carried(carries: Any) -> bool:

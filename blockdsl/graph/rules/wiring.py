@@ -15,7 +15,10 @@ from .finding import Finding, connect, disconnect, set_attribute, set_option, ta
 
 
 def acyclic(graph: Graph) -> Iterator[Finding]:
-    if nx.is_directed_acyclic_graph(graph.nx):
+    place = {node: i for i, node in enumerate(graph.nx)}
+    before = graph.nx._pred
+    ahead = (place[source] < place[target] or not before[source] for source, target in graph.nx.edges)
+    if all(ahead) or nx.is_directed_acyclic_graph(graph.nx):
         return
     edges = [edge[:2] for edge in nx.find_cycle(graph.nx)]
     way = " → ".join([*(source for source, _ in edges), edges[0][0]])
@@ -26,7 +29,6 @@ def acyclic(graph: Graph) -> Iterator[Finding]:
             mend = f"g.nx.remove_edge({source!r}, {target!r})"
             yield Finding(f"{target}: {problem}", mend)
             return
-    place = {node: i for i, node in enumerate(graph.nx)}
     back = next((edge for edge in edges if place[edge[0]] >= place[edge[1]]), edges[-1])
     yield Finding(f"{edges[0][0]}: is part of a cycle: {way}", f"g.nx.remove_edge({back[0]!r}, {back[1]!r})")
 
