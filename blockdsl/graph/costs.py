@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..registry.content import by_content, content
@@ -61,7 +61,7 @@ class Cost:
         )
 
     def __mul__(self, times: int) -> Cost:
-        return Cost(*(times * count for count in astuple(self)))
+        return Cost(*(times * getattr(self, field) for field in self.__dataclass_fields__))
 
     @property
     def active(self) -> int:

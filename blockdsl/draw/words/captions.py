@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -149,10 +149,10 @@ class Captions:
     def _shown(self, node: str) -> list[tuple[str, str]]:
         attrs = self.graph.nx.nodes[node]
         usual = self.usual[attrs["kind"]].items()
-        said = [*usual, ("shared_norm", False)]  # where a norm is shared, and where not, is wiring
+        wiring = "shared_norm", False  # where a norm is shared, and where not
         kind = kind_of(attrs["kind"])
         named = {*attrs["given"], *(name for name in kind.shown if attrs["options"].get(name) is not None)}
-        shown = {k: v for k, v in attrs["options"].items() if k in named or (k, v) not in said}
+        shown = {k: v for k, v in attrs["options"].items() if k in named or ((k, v) not in usual and (k, v) != wiring)}
         by_label = {o.name: o.reads for o in kind.reading_options() if shown.get(o.name) is True}
         plain = {k: k if v is True else f"{k}={spell(v)}" for k, v in shown.items()}
         return [(k, self._by_label(node, k, by_label[k]) if k in by_label else text) for k, text in plain.items()]
@@ -233,12 +233,12 @@ def _usual(graph: Graph) -> dict[str, dict[str, Any]]:
         key = attrs["kind"], content(attrs["options"]), tuple(attrs["given"])
         alike[key] += 1
         of[key] = attrs
-    values: dict[str, dict[str, Counter[Any]]] = {}
+    values: defaultdict[str, defaultdict[str, Counter[Any]]] = defaultdict(lambda: defaultdict(Counter))
     for same, attrs in of.items():
-        of_kind = values.setdefault(attrs["kind"], {})
+        of_kind, times = values[attrs["kind"]], alike[same]
         for name, value in attrs["options"].items():
             if name not in attrs["given"]:
-                of_kind.setdefault(name, Counter())[value] += alike[same]
+                of_kind[name][value] += times
     return {
         kind: {
             name: value

@@ -43,13 +43,18 @@ def stack_facts(graph: Graph, cost: Cost) -> list[str]:
 
 def _norms(graph: Graph) -> list[str]:
     """The norm of most blocks, and of the kinds most of whose blocks have another one: `no norm of 'f'`."""
+    return graph.once("norms", lambda: [*_norms_of_kinds(graph)])
+
+
+def _norms_of_kinds(graph: Graph) -> Iterator[str]:
     of: dict[str, Counter[str]] = {}
     for node in graph.nodes("block"):
         attrs = graph.block(node)
         of.setdefault(attrs["kind"], Counter())[_norm_words(kind_of(attrs["kind"]), attrs["options"])] += 1
     ((usual, _),) = sum(of.values(), Counter[str]()).most_common(1) or [("", 0)]
     own = {kind: counts.most_common(1)[0][0] for kind, counts in of.items()}
-    return [*usual.split(", "), *(f"{words} of {kind!r}" for kind, words in own.items() if words not in ("", usual))]
+    yield from usual.split(", ")
+    yield from (f"{words} of {kind!r}" for kind, words in own.items() if words not in ("", usual))
 
 
 def _size(cost: Cost) -> str:
