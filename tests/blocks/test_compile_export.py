@@ -59,7 +59,9 @@ def test_the_loss_compiles_once_for_all_lengths(options: dict[str, Any]) -> None
     assert counter.frame_count <= 2  # the first length, and every other
 
 
-@pytest.mark.parametrize("name", part_of([*NAMES, "plain", "checkpoint", "residual attention", "talking heads"], 4))
+@pytest.mark.parametrize(
+    "name", part_of([*NAMES, "plain", "checkpoint", "residual attention", "talking heads"], 8, first=4)
+)
 def test_a_train_step_compiles_once(name: str) -> None:
     """One graph, and no other at the next steps; dropout and stochastic depth are drawn inside it."""
     model = stack(name, ff_dropout=0.1, attn_dropout=0.1, layer_dropout=0.1).train()

@@ -114,17 +114,17 @@ def counted(
 @pytest.mark.parametrize(
     ("mesh", "accumulate", "schedule", "precision"),
     [
-        ("fsdp=2", 1, "1f1b", "fp32"),
         ("fsdp=2", 2, "1f1b", "bf16"),
         ("dp=2", 2, "1f1b", "fp32"),
         ("tp=2", 1, "1f1b", "fp32"),
-        ("tp=2", 2, "1f1b", "fp32"),
-        ("cp=2", 1, "1f1b", "fp32"),
         ("cp=2", 2, "1f1b", "bf16"),
         ("pp=2", 2, "gpipe", "fp32"),
-        ("pp=2", 4, "1f1b", "fp32"),
         ("pp=2", 4, "interleaved", "fp32"),
         ("pp=2", 2, "zero-bubble", "fp32"),
+        *(
+            pytest.param(mesh, accumulate, "1f1b", "fp32", marks=pytest.mark.distributed)
+            for mesh, accumulate in (("fsdp=2", 1), ("tp=2", 2), ("cp=2", 1), ("pp=2", 4))
+        ),
         *(
             pytest.param(mesh, 1 if "pp" not in mesh else 2, "1f1b", precision, marks=pytest.mark.distributed)
             for mesh in ("dp=2", "tp=2", "pp=2", *PAIRS)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,8 +16,8 @@ from urllib.parse import quote
 import pytest
 
 from ..draw.test_browser import driver  # noqa: F401 - a fixture
-from .browser import closed, opened
-from .checks import CHECKS, TEXT
+from .browser import Page, closed, opened
+from .checks import CHECKS, LONG, TEXT
 from .site import build
 
 
@@ -45,13 +45,23 @@ def address(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_the_page_without_a_server(driver: Any, address: str, tmp_path: Path) -> None:  # noqa: F811
+LIGHT = [check for check in CHECKS if check not in LONG]
+"""What a run tries; long texts say nothing here of what they do not with a server, but that Pyodide is slow."""
+
+
+@pytest.mark.parametrize("checks", [LIGHT, pytest.param(LONG, marks=pytest.mark.thorough)], ids=["light", "long"])
+def test_the_page_without_a_server(
+    checks: list[Callable[[Page], None]],
+    driver: Any,  # noqa: F811
+    address: str,
+    tmp_path: Path,
+) -> None:
     """All that it does, in one page: Python is loaded once."""
     driver.set_page_load_timeout(120)
     page = opened(driver, f"{address}#text={quote(TEXT)}", tmp_path, "pattern")
     assert page.text == TEXT
     assert all(name.startswith(address) for name in page.resources())
-    for check in CHECKS:
+    for check in checks:
         page.write(TEXT)
         check(page)
     closed(page)

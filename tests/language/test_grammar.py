@@ -1,4 +1,7 @@
-"""The grammar itself: proved free of conflicts by lark's strict mode, and its precedences."""
+"""The grammar itself: proved free of conflicts by lark's strict mode, and its precedences.
+
+In an environment with the extra `grammar-test`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from lark import Lark
 from lark.exceptions import GrammarError, LexError, UnexpectedInput
 
 from blockdsl.language.parse import PARSER_SETTINGS, grammar_text
+
+pytest.importorskip("interegular")
 
 
 def strict(text: str) -> Lark:

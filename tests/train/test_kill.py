@@ -54,14 +54,14 @@ def _written(run: Path) -> float:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_killed_again_and_again(blockdsl: Blockdsl, small: list[str], tmp_path: Path, records: Records) -> None:
-    steps = ["--steps", "120"]
+    steps = ["--steps", "60"]
     blockdsl("train", *small, *steps, "--out", tmp_path / "whole")
     run, delays = tmp_path / "killed", random.Random()
     arguments: list[str | Path] = ["train", *small, *steps, "--out", run]
     reached = []
-    for _ in range(4):
+    for _ in range(3):
         process = started(run, *arguments)
-        time.sleep(delays.uniform(0, 0.5))
+        time.sleep(delays.uniform(0, 0.3))
         process.kill()
         process.communicate()
         reached.append(sorted(path.name for path in (run / "checkpoints").iterdir()))
@@ -100,14 +100,14 @@ def test_what_a_killed_write_has_left_is_removed_by_the_next_run(
 def test_ctrl_c_saves_and_says_how_to_go_on(
     blockdsl: Blockdsl, small: list[str], tmp_path: Path, records: Records
 ) -> None:
-    blockdsl("train", *small, "--steps", "400", "--out", tmp_path / "whole")
+    blockdsl("train", *small, "--steps", "150", "--out", tmp_path / "whole")
     run = tmp_path / "stopped"
-    process = started(run, "train", *small, "--steps", "400", "--out", run)
+    process = started(run, "train", *small, "--steps", "150", "--out", run)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
     last = records(run)[-1]["step"]
-    assert last < 400
+    assert last < 150
     assert err.endswith(f"stopped after step {last}, saved; continue with\n  blockdsl train --resume {run}\n")
     assert (run / f"checkpoints/{last:06d}").is_dir()
     assert (run / "loss.png").exists()
