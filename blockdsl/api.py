@@ -399,7 +399,7 @@ class BlockGraph(Editable, HasPicture):
         from .draw import side_by_side
 
         look: Any = {"unfold": unfold, "detail": detail, "color": color, "overlay": overlay, "seq_len": seq_len}
-        return side_by_side(self.streams(), path, theme=theme, columns=columns, **look)
+        return side_by_side(self.streams(), path, theme=theme, columns=columns, model=self, **look)
 
     def to_html(
         self,
@@ -429,7 +429,7 @@ class BlockGraph(Editable, HasPicture):
         from .draw import page
 
         look: Any = {"unfold": unfold, "detail": detail, "color": color, "overlay": overlay, "seq_len": seq_len}
-        return page(self.streams(), path, **look, dtype=dtype)
+        return page(self.streams(), path, **look, dtype=dtype, model=self)
 
     def __str__(self) -> str:
         return self.to_text()

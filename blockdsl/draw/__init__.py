@@ -23,7 +23,12 @@ FORMS = {".svg": "to_svg", ".png": "to_png", ".pdf": "to_pdf", ".html": "to_html
 
 
 def side_by_side(
-    graphs: Mapping[str, Graph], path: str | PathLike[str] | None = None, *, theme: str = "auto", **options: Any
+    graphs: Mapping[str, Graph],
+    path: str | PathLike[str] | None = None,
+    *,
+    theme: str = "auto",
+    model: Graph | None = None,
+    **options: Any,
 ) -> str:
     """Several graphs as one SVG picture, from left to right; what one gives is the context of the next.
 
@@ -31,6 +36,7 @@ def side_by_side(
         graphs: each with its name, as {"encoder": g, "decoder": h}. A node is called `encoder.a0` in the picture.
         path: a file to write it to.
         theme, options: as `BlockGraph.to_svg` has them.
+        model: of which they are the two streams: what both have is above both.
 
     Raises:
         UserError: there is no graph, or an option has a value that it cannot have.
@@ -39,7 +45,7 @@ def side_by_side(
     from .layout.picture import scene
 
     _check(graphs)
-    return save_drawing(svg(scene(graphs, **options), theme), path, ".svg")
+    return save_drawing(svg(scene(graphs, model, **options), theme), path, ".svg")
 
 
 def aligned(diff: Difference, path: str | PathLike[str] | None = None, *, theme: str = "auto", **options: Any) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 # Each role of a text: its size, whether it is bold, whether monospace.
 FONTS = {
     "title": (12.5, True, False),
-    "note": (10.5, False, False),
+    "note": (11.0, False, False),
     "value": (11.0, True, False),
     "code": (11.0, False, True),
     "mark": (9.5, False, False),
@@ -22,8 +22,8 @@ FONTS = {
     "op": (10.5, False, False),
     "heading": (13.0, True, False),
     "facts": (12.0, True, False),
-    "settings": (10.5, False, False),
-    "change": (10.5, True, False),
+    "settings": (11.0, False, False),
+    "change": (11.0, True, False),
     "badge": (13.0, True, False),
 }
 

@@ -145,7 +145,8 @@ def _drawn(text: _Given, against: _Given | None, detail: str, color: str, unfold
     if written.graph is None:
         return None
     if against is None:
-        return _Drawn(scene(written.streams, color=color, unfold=unfold, detail=detail, seq_len=seq_len), "")
+        own = scene(written.streams, written.graph, color=color, unfold=unfold, detail=detail, seq_len=seq_len)
+        return _Drawn(own, "")
     before = read(*against).graph
     if before is None:
         return None

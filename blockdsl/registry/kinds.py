@@ -64,7 +64,7 @@ one without `state` cannot be decoded one token at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -100,6 +100,9 @@ class Sizes(NamedTuple):
     context: int
 
 
+Words = str | Mapping[Any, str]
+"""What is said of an option's value; see `Kind.words`."""
+
 CONCAT = "concat"
 """An option of blocks that read the stream and what it was at a label, concatenated: the module gets 2·dim features."""
 
@@ -132,6 +135,9 @@ class Kind:
         steps: options → what it does one after another, each as a few words and what enters there ("context", "rotary",
             "bias", "scores" or nothing); drawings show them.
         summary: options → the few facts that drawings have under its title, as `32 heads × 128`, `SwiGLU 14,336`.
+        words: option → what drawings say of a value that neither facts nor steps tell: a text in which {} is the value,
+            or value → text, under ... for all others. Of the default nothing is said, or of the value whose text is
+            empty. An option without words is said as a pattern has it.
         shown: names of options that drawings show wherever they are not none, as how many experts there are.
         gives: what its blocks hand to later ones beside the stream, for options that take a label, `Option.reads`. A
             block of which some of it is read gets the input `gives`, the names, and returns `LayerOutput.gives`.
@@ -163,6 +169,7 @@ class Kind:
     prefix: str = ""
     steps: Callable[[Any], Sequence[tuple[str, str]]] | None = None
     summary: Callable[[Any], Sequence[str]] | None = None
+    words: Mapping[str, Words] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
     given_sizes: Callable[[Any], Mapping[str, Mapping[str, Value]] | str] = lambda options: {}
@@ -352,6 +359,22 @@ def _of_gate(o: Any) -> int:
     """The branch, and gates and candidates of a GRU cell."""
     return 7 * int(o.dim)
 
+
+BLOCK_WORDS: Mapping[str, Words] = {
+    "layer_scale": {0: "LayerScale from zero", ...: "LayerScale, at first {}"},
+    "use_adaptive_layerscale": "adaptive LayerScale",
+    "layer_dropout": "stochastic depth {}",
+    "scale_residual": "learned gain of the residual",
+    "scale_residual_constant": "residual × {}",
+    "orthog_residual": "orthogonal residual updates",
+    "hyper_conn_mix": {"free": "unconstrained hyper-connections", "sum": "hyper-connections by sum"},
+    "hyper_conn_sinkhorn_iters": "{} Sinkhorn iterations",
+    "learned_reinject_input_gate": "gated injection",
+    "init_gain": {1: "Xavier init", ...: "Xavier init × {}"},
+    "checkpoint": "activation checkpointing by {}",
+    "bidirectional": "both ways",
+}
+"""`Kind.words` of the options that every block has."""
 
 # Options that every block has, whatever its kind.
 BLOCK_OPTIONS = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .content import by_content
-from .options import Option, Value
+from .options import Option, Value, in_digits
 
 NORMS = {
     "layernorm": "LayerNorm",
@@ -154,7 +154,7 @@ class Norm:
         lacks = [what for what in ("gain", "bias") if getattr(usual, what) and not getattr(self, what)]
         words = NORMS[self.name] + (f" without {' or '.join(lacks)}" if lacks else "")
         words += " × (1 + gain)" if self.unit_offset else ""
-        return words + (f", eps {self.eps:g}" if eps and self.eps != usual.eps else "")
+        return words + (f", eps {in_digits(self.eps)}" if eps and self.eps != usual.eps else "")
 
 
 class BlockNorms(NamedTuple):

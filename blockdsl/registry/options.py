@@ -213,6 +213,11 @@ def spell(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
+def in_digits(number: int | float) -> str:
+    """A number for a reader: `8,192`, `0.5`, `1e-6`."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:.6g}".replace("e-0", "e-")
+
+
 def by_name(options: Sequence[Option]) -> dict[str, Option]:
     return {option.name: option for option in options}
 

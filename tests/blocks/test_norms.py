@@ -124,7 +124,7 @@ def test_what_is_refused(text: str, settings: dict[str, Any], message: str) -> N
 
 def test_a_drawing_says_what_is_not_usual() -> None:
     graph = blockdsl.compile("f", dim=DIM, norm_bias=False, norm_eps=1e-6)
-    assert "output · LayerNorm without bias, eps 1e-06" in graph.to_text()
+    assert "output · LayerNorm without bias, eps 1e-6" in graph.to_text()
     assert "LayerNorm without bias" in graph.to_svg()
     graph = blockdsl.compile("f", dim=DIM, use_rmsnorm=True, norm_unit_offset=True)
     assert "RMSNorm × (1 + gain)" in graph.to_text()

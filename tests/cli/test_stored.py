@@ -75,7 +75,7 @@ def test_an_encoder_and_a_decoder_are_one_graph(blockdsl: Run, both: Path) -> No
     rows = ["encoder embedding", "encoder 1", "encoder head", "1", "embedding", "head"]
     assert sorted(row["stage"] for row in stats["stages"]) == sorted(rows)
     encoder, decoder = blockdsl("show", both).out.split("\n\ndecoder: its context is the encoder's output\n")
-    assert encoder.startswith("encoder\n")
+    assert encoder.split("\n\n")[1].startswith("encoder\n4 blocks")
     assert "cross-attention" in decoder
 
 

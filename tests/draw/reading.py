@@ -21,7 +21,7 @@ from blockdsl.graph.graph import carried
 SVG = "{http://www.w3.org/2000/svg}"
 SIZES = {
     "title": 12.5,
-    "note": 10.5,
+    "note": 11,
     "value": 11,
     "code": 11,
     "mark": 9.5,
@@ -31,8 +31,8 @@ SIZES = {
     "heading": 13,
     "name": 11,
     "facts": 12,
-    "settings": 10.5,
-    "change": 10.5,
+    "settings": 11,
+    "change": 11,
     "badge": 13,
 }
 BOLD = {"title", "value", "label", "times", "heading", "name", "facts", "change", "badge"}
@@ -195,7 +195,7 @@ def read(svg: str) -> Picture:
         elif classes[0] == "key":
             keys += [_text(text, dx, dy) for text in element.findall(f"{SVG}text")]  # none inside a scale
         elif classes == ("head",) and element.tag == f"{SVG}g":
-            head += [_text(line, dx, dy) for line in element]
+            head += [_text(line, dx, dy) for line in element.findall(f"{SVG}text")]
         elif element.tag == f"{SVG}text":
             labels.append(_text(element, dx, dy))
         else:

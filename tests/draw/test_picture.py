@@ -235,7 +235,7 @@ def test_a_branch_of_several_blocks_ends_in_what_it_added() -> None:
 
 def test_a_block_says_its_options_shift_scale_and_tie() -> None:
     picture = drawn("a(heads=4, qk_norm)>>2/2@x f/1.5")
-    assert words(picture, "a0") == ["a", "Self-attention", "4 heads × 4, qk_norm", "@x", "shift 2", "×½"]
+    assert words(picture, "a0") == ["a", "Self-attention", "4 heads × 4,", "qk_norm", "@x", "shift 2", "×½"]
     assert words(picture, "f1") == ["f", "Feedforward", "GELU 64", "×0.667"]
 
 
@@ -289,7 +289,7 @@ def test_positions_of_the_input_meet_the_stream(setting: str, name: str) -> None
 def test_the_ends_say_what_is_around_the_stack() -> None:
     picture = drawn("a", **TOKENS, tie_embedding=True, num_memory_tokens=2)
     assert " ".join(words(picture, "input")) == ("Token embedding 300 tokens · length 32 dim 16 · 2 memory tokens")
-    assert " ".join(words(picture, "output")) == "Output LayerNorm · 300 logits tied to the embedding"
+    assert " ".join(words(picture, "output")) == "Output LayerNorm · 300 logits tied to the embedding logits × 1/√dim"
     assert words(drawn("f", pre_norm=False), "output") == ["Output"]
 
 
@@ -479,7 +479,7 @@ def test_a_block_says_what_its_kind_is_known_by() -> None:
     for kind in BUILT_IN:
         written = " ".join(drawn(kind, causal=True).of("block")[0].words[1:]).replace("- ", "-")
         assert written.lower() == f"{blockdsl.kinds()[kind].title} {SUMMARIES[kind]}".lower(), kind
-    assert drawn("a", heads=8, attn_kv_heads=2).node("a0").words[2:] == ["8 heads × 4, 2 kv"]
+    assert drawn("a", heads=8, attn_kv_heads=2).node("a0").words[2:] == ["8 heads × 4,", "2 kv heads"]
     assert drawn("a(max_attend_past=3)").node("a0").words[2:] == ["2 heads × 4, 3 back"]
     assert drawn("a", attn_kv_rank=8).node("a0").words[2:] == ["2 heads × 4,", "latents of 8"]
     assert drawn("f(glu, swish, inner=7)").node("f0").words[2:] == ["SwiGLU 7"]
@@ -495,8 +495,8 @@ def test_what_the_whole_stack_has_stands_above_it() -> None:
     )
     head = [" ".join(line.words for line in picture.head) for picture in (gpt2, llama)]
     assert head == [
-        "5.49 k parameters · causal pre-norm LayerNorm attn_qkv_bias",
-        "6.99 k parameters · causal pre-norm RMSNorm ff_no_bias",
+        "5.49 k parameters · causal pre-norm LayerNorm biases of q, k, v",
+        "6.99 k parameters · causal pre-norm RMSNorm no biases in feedforward",
     ]
     said = {"pre_norm=false": "post-norm LayerNorm", "norm=false": "no norm", "shared_norm=false": "pre-norm LayerNorm"}
     said |= {"output_norm": "LayerNorm after each branch", "sandwich_norm": "LayerNorm before and after each branch"}

@@ -137,7 +137,7 @@ def test_positions_scores_and_ties_have_edges_of_their_own() -> None:
     }
     assert dot.labels["rotary2"] == "rotary 2"
     assert dot.labels["input"] == "input\n300 tokens\nup to 9 a row"
-    assert dot.labels["output"] == "output\nLayerNorm\n300 logits"
+    assert dot.labels["output"] == "output\nLayerNorm\n300 logits\nbias of the logits"
     assert dot.labels["a0"] == "a@x\nself-attention\n2 heads × 4"
     links = [line.strip() for line in g.to_mermaid().splitlines() if ".-" in line]
     assert links == ["n2 -.-> n1", "n2 -.-> n4", "n1 -. scores .-> n4", "n1 -. tied .- n4"]

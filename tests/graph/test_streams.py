@@ -201,10 +201,20 @@ def test_a_difference_is_that_of_each_stream() -> None:
 def test_a_drawing_has_both(tmp_path: Path) -> None:
     graph = blockdsl.compile(TEXT)
     encoder, decoder = graph.streams().values()
-    assert graph.to_text() == (
-        f"encoder\n{encoder.to_text()}\n\ndecoder: its context is the encoder's output\n{decoder.to_text()}"
+    (_, *ours), (_, *theirs) = (stream.to_text().split("\n") for stream in (encoder, decoder))
+    title = "dim 16 · 2 heads of 64 · pre-norm LayerNorm · 13 blocks · 69,072 parameters, 176 shared"
+    assert graph.to_text().split("\n") == [
+        *(title, "", "encoder", "7 blocks · 2 stages · 31,616 parameters", *ours, ""),
+        *("decoder: its context is the encoder's output", "causal · 6 blocks · 37,632 parameters", *theirs),
+    ]
+    assert graph.parameters() == 69_072 == 31_616 + 37_632 - 11 * 16
+    forms = graph.to_svg(), graph.to_dot(), graph.to_mermaid(), graph.to_html()
+    assert all(title in form for form in forms)
+    assert "<desc>69.1 k parameters, 176 shared in all." in forms[0]
+    assert ">69.1 k parameters, 176 shared · pre-norm LayerNorm · 31.6 k" in re.sub(
+        "</text><text [^>]*>", " · ", forms[0]
     )
-    assert graph.to_svg(tmp_path / "both.svg") == side_by_side({"encoder": encoder, "decoder": decoder})
+    assert graph.to_svg(tmp_path / "both.svg") == side_by_side(graph.streams(), model=graph)
     assert (tmp_path / "both.svg").read_text(encoding="utf-8") == graph.to_svg() + "\n"
     assert 'data-from="encoder.output" data-to="decoder.c1"' in graph.to_svg()
     assert "decoder" in graph.to_html()

@@ -33,7 +33,7 @@ def check(g: BlockGraph, picture: str) -> None:
     assert g.to_text() == picture
     assert str(g) == picture
     plain = g.to_text(ascii=True)
-    assert plain == picture.translate(ASCII)
+    assert plain == picture.translate(ASCII).replace("√", "sqrt ")
     assert plain.isascii()
 
 
@@ -284,7 +284,7 @@ def test_residual_attention_folds_and_says_whose_scores_are_added() -> None:
         graph("(a f)*4 | a & (f a) a", residual_attn=True),
         """
         dim 16 · 2 heads of 4 · pre-norm LayerNorm · 12 blocks · 2 stages · 14,640 parameters
-        residual_attn
+        RealFormer residual attention
         input
         │
         ├─ stage 1
@@ -313,7 +313,7 @@ def test_residual_cross_attention_in_repeated_branches() -> None:
         graph("c (c & c)*50", cross_residual_attn=True),
         """
         dim 16 · 2 heads of 4 · pre-norm LayerNorm · 101 blocks · 54,976 parameters
-        cross_residual_attn
+        RealFormer residual cross-attention
         input · beside a context
         │
         │  c         cross-attention · 2 heads × 4 · reads the context
@@ -340,10 +340,14 @@ def test_embedded_tokens() -> None:
         │     a   self-attention · 2 heads × 4
         │     f   feedforward · GELU 64
         │
-        output · RMSNorm · logits of 50,257 tokens (tied to the embedding)
+        output · RMSNorm · logits of 50,257 tokens (tied to the embedding) · logits × 1/√dim
         """,
     )
-    assert graph("a", num_tokens=300, max_seq_len=9).to_text().endswith("\noutput · LayerNorm · logits of 300 tokens")
+    assert (
+        graph("a", num_tokens=300, max_seq_len=9, logits_bias=False)
+        .to_text()
+        .endswith("\noutput · LayerNorm · logits of 300 tokens")
+    )
 
 
 def test_what_is_around_the_stack() -> None:
@@ -356,7 +360,7 @@ def test_what_is_around_the_stack() -> None:
         "input · 300 tokens, up to 9 a row · embedding of 6 features · LayerNorm after it · embedding dropout 0.1"
         " · 2 memory tokens · sinusoidal positions"
     )
-    assert lines[-1] == "output · LayerNorm · 1,000 logits"
+    assert lines[-1] == "output · LayerNorm · 1,000 logits · bias of the logits"
     text = graph("a", num_tokens=300, max_seq_len=9, return_only_embed=True).to_text()
     assert text.endswith("\noutput · LayerNorm")
 
@@ -364,13 +368,13 @@ def test_what_is_around_the_stack() -> None:
 def test_settings_of_the_model_are_said_in_words_and_not_as_a_pattern_has_them() -> None:
     declared = [option for option in (*INPUT_OPTIONS, *OUTPUT_OPTIONS) if option.name not in ends._SAID]
     assert {option.name for option in declared} == ends.MODEL_WORDS.keys()
-    assert all(
-        ends.MODEL_WORDS[option.name][1] for option in declared if option.type is bool and option.default is not False
-    )
     tokens = {"num_tokens": 300, "max_seq_len": 9}
     tied = graph("a", **tokens, tie_embedding=True, logits_scale=1).to_text().splitlines()[-1]
-    assert tied.endswith("(tied to the embedding) · logits × 1")
-    assert graph("a", **tokens, logits_bias=False).to_text().endswith(" · no bias of the logits")
+    assert tied.endswith("(tied to the embedding)"), "a factor of 1 says nothing"
+    tied = graph("a", **tokens, tie_embedding=True).to_text().splitlines()[-1]
+    assert tied.endswith("(tied to the embedding) · logits × 1/√dim")
+    assert graph("a", **tokens).to_text().endswith(" · bias of the logits")
+    assert graph("a", **tokens, logits_bias=False).to_text().endswith(" · logits of 300 tokens")
 
 
 def test_nested_repeats() -> None:
@@ -455,7 +459,7 @@ def test_a_thousand_blocks_fold_to_a_few_lines() -> None:
         │     a@x       self-attention · 2 heads × 4
         │     f         feedforward · GELU 64
         │
-        output · LayerNorm · logits of 300 tokens
+        output · LayerNorm · logits of 300 tokens · bias of the logits
         """,
     )
     text = "(a f)*{0} | ((a & (f f)) f)*{0} (a@x f)*{0}"
@@ -474,7 +478,7 @@ def test_a_branch_that_begins_elsewhere_gives_its_gain_to_its_sum() -> None:
         g,
         """
         dim 16 · 2 heads of 4 · pre-norm LayerNorm · 6 blocks · 2 stages · 9,760 parameters
-        residual_attn
+        RealFormer residual attention
         input
         │
         ├─ stage 1
@@ -506,7 +510,7 @@ def test_streams_of_further_up_are_read_where_they_are_added() -> None:
         g,
         """
         dim 16 · 2 heads of 4 · pre-norm LayerNorm · 6 blocks · 2 stages · 9,760 parameters
-        residual_attn
+        RealFormer residual attention
         input
         │
         ├─ stage 1

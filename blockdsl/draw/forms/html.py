@@ -24,6 +24,7 @@ from ..layout.scene import NAMELESS, Scene
 from ..words.facts import Table
 from ..words.spans import bits
 from .packed import Packed
+from .streams import draw_text
 from .svg import escape, svg
 from .text import draw
 
@@ -36,6 +37,7 @@ def html(
     graphs: Mapping[str, Graph],
     drawn: Callable[..., Scene] | None = None,
     *,
+    model: Graph | None = None,
     unfold: bool | None = None,
     overlay: Measurement | None = None,
     seq_len: int = 1024,
@@ -47,6 +49,7 @@ def html(
 
     Args:
         drawn: draws them otherwise, with `unfold` and `seq_len`.
+        model: of which they are the streams.
         unfold: whether it opens with every block drawn; None: where there is an overlay.
         overlay: a measurement, whose numbers are on the blocks.
         seq_len, dtype: of the FLOPs and the bytes of the cache.
@@ -54,7 +57,7 @@ def html(
         look: the other options of `BlockGraph.to_svg`.
     """
     unfold = overlay is not None if unfold is None else unfold
-    draw_all = partial(scene, graphs, overlay=overlay) if drawn is None else drawn
+    draw_all = partial(scene, graphs, model, overlay=overlay) if drawn is None else drawn
     scenes = [draw_all(unfold=each, seq_len=seq_len, **look) for each in (False, True)]
     notes = _numbers(graphs, overlay) if notes is None else notes
     table = Table(seq_len, dtype)
@@ -82,9 +85,14 @@ def html(
         "style": _trimmed("page.css"),
         "data": _packed(data),
         "script": _trimmed("page.js"),
-        "text": escape("\n\n".join(f"{name}\n{draw(graph)}".strip() for name, graph in graphs.items())),
+        "text": escape("\n\n".join(_as_text(graphs, model))),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html"))
+
+
+def _as_text(graphs: Mapping[str, Graph], model: Graph | None) -> list[str]:
+    """The drawing with characters."""
+    return [f"{name}\n{draw(graph)}".strip() for name, graph in graphs.items()] if model is None else [draw_text(model)]
 
 
 def _numbers(graphs: Mapping[str, Graph], overlay: Measurement | None) -> dict[str, dict[str, str]]:

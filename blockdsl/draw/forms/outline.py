@@ -17,7 +17,7 @@ from ..parts import DrawnBlock, DrawnBranches, DrawnRepeat, DrawnSide, Parts
 from ..tree import tree
 from ..words import ends, reads
 from ..words.captions import Captions
-from ..words.header import head
+from ..words.header import head_of
 from ..words.lines import facts
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def outline(graph: Graph, fold: bool) -> Outline:
                 how = [reads.added_words(graph, target)] if added else []
                 words = ", ".join(filter(None, [*how, copies]))
                 edges[OutlineEdge(*ends, "skip" if added else carries, words, bool(copies))] = None
-    above = tuple(" · ".join(line) for line in head(captions) if line)
+    above = tuple(" · ".join(line) for line in head_of(captions).lines())
     return Outline(graph, above, tuple(parts), tuple(edges), {node: _lines(captions, node) for node in shown})
 
 

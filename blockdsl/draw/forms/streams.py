@@ -13,8 +13,10 @@ import networkx as nx
 
 from ...graph.graph import Graph
 from ..color.heat import Heat, check_nodes
+from ..words.captions import Captions
+from ..words.header import head_of, heads_of
 from .outline import Cluster, Outline, OutlineEdge, outline
-from .text import draw
+from .text import draw, in_signs
 
 if TYPE_CHECKING:
     from ...measurement import Measurement
@@ -28,8 +30,15 @@ def draw_text(graph: Graph, ascii: bool = False, color: bool = False, overlay: M
     if overlay is not None:
         heats = {name: Heat(overlay, f"{name}." if name else "") for name in streams}
         check_nodes(overlay, (heats[name].prefix + node for name, stream in streams.items() for node in stream.nx))
-    drawn = {HEADINGS[name]: draw(stream, ascii, color, heats.get(name)) for name, stream in streams.items()}
-    text = "\n\n".join(f"{heading}\n{own}" if heading else own for heading, own in drawn.items())
+    own_heads = {name: head_of(Captions(stream)) for name, stream in streams.items()}
+    parts = []
+    if len(streams) > 1:
+        whole, own_heads = heads_of(graph, own_heads)
+        parts = [in_signs(whole.lines(), ascii)]
+    for name, stream in streams.items():
+        own = draw(stream, ascii, color, heats.get(name), own_heads[name])
+        parts.append(f"{HEADINGS[name]}\n{own}" if HEADINGS[name] else own)
+    text = "\n\n".join(parts)
     return text if overlay is None else f"{text}\n{Heat(overlay).in_words()}"
 
 
@@ -49,14 +58,13 @@ def outline_streams(graph: Graph, fold: bool) -> Outline:
     given, both = f"encoder.{streams['encoder'].end}", nx.DiGraph()
     contexts = {f"decoder.{node}" for node in graph.nodes("context")}
     parts: list[str | Cluster] = []
-    head: list[str] = []
+    heads = {name: head_of(Captions(stream)) for name, stream in streams.items()}
     edges: list[OutlineEdge] = []
     lines: dict[str, tuple[str, ...]] = {}
     for name, stream in streams.items():
         drawn, prefix = outline(stream, fold), f"{name}."
         both = nx.compose(both, nx.relabel_nodes(stream.nx, lambda node, prefix=prefix: prefix + node))
         end = (given,) if name == "encoder" else ()
-        head += [f"{name}: {line}" for line in drawn.head]
         parts.append(Cluster(name, (*(_renamed(part, prefix) for part in drawn.parts), *end)))
         for edge in drawn.edges:
             source = prefix + edge.source
@@ -64,7 +72,10 @@ def outline_streams(graph: Graph, fold: bool) -> Outline:
         lines |= {prefix + node: label for node, label in drawn.lines.items()}
     both.remove_nodes_from(contexts)
     shown = {node: label for node, label in lines.items() if node not in contexts}
-    return Outline(_Both(both), tuple(head), tuple(parts), tuple(edges), shown)
+    whole, own_heads = heads_of(graph, heads)
+    above = [" · ".join(line) for line in whole.lines()]
+    above += [f"{name}: {' · '.join(line)}" for name, own in own_heads.items() for line in own.lines()]
+    return Outline(_Both(both), tuple(above), tuple(parts), tuple(edges), shown)
 
 
 def _renamed(part: str | Cluster, prefix: str) -> str | Cluster:

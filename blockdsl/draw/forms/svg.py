@@ -18,7 +18,7 @@ from ..choices import THEMES, check_choice
 from ..color.palette import style
 from ..layout.scene import DOT, NAMELESS, RADIUS, Box, Edge, Frame, Key, Look, Point, Rect, Scene, Text, even
 
-MARGIN = 16.0
+MARGIN = 12.0
 CORNER = 6.0
 HEAD = 6.5, 3.4  # an arrow's length and half its width
 WIDE_HEAD = 8.5, 5.2
@@ -101,7 +101,9 @@ def upper(scene: Scene) -> Iterator[str]:
     yield from map(text, scene.labels)
     if scene.head:
         lines = sorted(scene.head, key=lambda line: (line.x, line.y))
-        yield f'<g class="head">{"".join(map(text, lines))}</g>'
+        settings = ", ".join(dict.fromkeys(scene.settings))
+        tip = f"<title>{escape(settings)}</title>" if settings else ""
+        yield f'<g class="head">{tip}{"".join(map(text, lines))}</g>'
 
 
 def _key(key: Key) -> str:

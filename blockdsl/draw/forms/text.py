@@ -22,7 +22,7 @@ from ..parts import DrawnBlock, DrawnBranches, DrawnLabel, DrawnRead, DrawnRepea
 from ..tree import tree
 from ..words import ends, reads
 from ..words.captions import Captions
-from ..words.header import head
+from ..words.header import Head, head_of
 from ..words.inline import as_written, name
 from ..words.lines import facts
 
@@ -57,37 +57,49 @@ class _Row:
     kind: str = ""  # of the block that it is, if it is one
 
 
-def draw(graph: Graph, ascii: bool = False, color: bool = False, heat: Heat | None = None) -> str:
+def draw(
+    graph: Graph, ascii: bool = False, color: bool = False, heat: Heat | None = None, head: Head | None = None
+) -> str:
     """The drawing, one string with newlines and no newline at its end.
 
     Args:
         color: blocks are coloured by their kind, by a terminal's escape codes.
         heat: a measurement, whose numbers are beside the blocks.
+        head: what is above it; None: all that there is to say of the stack.
     """
-    return _Text(graph, ASCII if ascii else UTF8, color, heat).drawing()
+    return _Text(graph, ASCII if ascii else UTF8, color, heat, head).drawing()
+
+
+def in_signs(lines: Sequence[Sequence[str]], ascii: bool) -> str:
+    """Lines above a drawing."""
+    text = "\n".join(f" {(ASCII if ascii else UTF8).dot} ".join(line) for line in lines)
+    return in_ascii(text) if ascii else text
+
+
+def in_ascii(text: str) -> str:
+    """In ASCII, as far as a drawing's own words go."""
+    return "".join(PLAIN.get(sign, sign) for sign in text)
 
 
 class _Text:
-    def __init__(self, graph: Graph, glyphs: Glyphs, color: bool, heat: Heat | None) -> None:
+    def __init__(self, graph: Graph, glyphs: Glyphs, color: bool, heat: Heat | None, head: Head | None) -> None:
         self.graph, self.glyphs, self.color, self.heat = graph, glyphs, color, heat
         self.captions = Captions(graph)
+        self.head = head_of(self.captions) if head is None else head
         self.items = self.captions.items  # None: drawn as a list
         self.words: dict[DrawnBlock, dict[str, None]] = {}  # which copies it reads, in words
 
     def drawing(self) -> str:
         rows = self._listed() if self.items is None else self._staged(self.items)
         width = max((len(row.indent) + len(row.text) for row in rows if row.note), default=0) + 3
-        lines = [*self._head(), self._input()]
+        lines = [*(f" {self.glyphs.dot} ".join(line) for line in self.head.lines()), self._input()]
         for row in rows:
             text = row.text.ljust(width - len(row.indent)) if row.note else row.text
             if self.color and row.kind:
                 text = escape.painted(text, hue(row.kind).name)
             lines.append(row.indent + text + row.note)
         text = "\n".join([*lines, self._output()])
-        return "".join(PLAIN.get(sign, sign) for sign in text) if self.glyphs is ASCII else text
-
-    def _head(self) -> list[str]:
-        return [f" {self.glyphs.dot} ".join(line) for line in head(self.captions) if line]
+        return in_ascii(text) if self.glyphs is ASCII else text
 
     def _input(self) -> str:
         read = filter(None, (ends.model_input(self.graph), ends.length(self.graph, "up to {} a row")))

@@ -20,7 +20,7 @@ from ..words.told import STATUSES, Told
 from .beside import Beside, Segment, beside, glued
 from .columns import count, runs_of
 from .legend import add_legend
-from .picture import HALVES, HEAD_APART, Picture, across, counted_columns, head_scale, pictures, renamed, write_head
+from .picture import HALVES, HEAD_APART, Picture, across, counted_columns, head_scale, pictures, renamed, write_lines
 from .placed import ColumnPart
 from .scene import Scene, Text
 
@@ -90,7 +90,7 @@ class _Pair:
 
     def head(self, scale: float) -> None:
         """Write above it how much is alike, and what of the stacks as a whole is not."""
-        write_head(self.scene, [*([([self.name], "heading")] if self.name else []), *self.words], scale)
+        write_lines(self.scene, [*([([self.name], "heading")] if self.name else []), *self.words], scale)
 
     def _as_they_are(self, said: tuple[Told, Told], detail: str, seq_len: int, columns: int | None) -> Scene:
         graphs = dict(zip(SIDES, (self.diff.before, self.diff.after), strict=True))

@@ -393,7 +393,7 @@ class Faces:
             title += "" if read_by(self.graph, node) else " positions"
         titled = wrapped(title.split(", "), size("label"), self.most, bold=True)
         most = max(widest(titled, "label"), SOURCE_LEAST)
-        lines = wrapped(ends.of_source(self.graph, node), size("note"), most) if self.opened else []
+        lines = wrapped([*ends.of_source(self.graph, node)], size("note"), most) if self.opened else []
         wide = even(max(widest(titled, "label"), widest(lines, "note")) + 2 * INSET)
         texts = [Text(wide / 2, 17 + LINE * i, line, "label", "middle") for i, line in enumerate(titled)]
         below = 18 + LINE * len(titled)

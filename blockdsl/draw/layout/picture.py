@@ -16,7 +16,7 @@ from ..widths import wrapped
 from ..words.alt import alt_text
 from ..words.captions import Captions
 from ..words.details import Details
-from ..words.header import stack_facts, stack_settings, title
+from ..words.header import Head, head_of, heads_of
 from ..words.told import UNTOLD, Told
 from .column import GAP, Column
 from .columns import APART as GUTTER
@@ -26,7 +26,7 @@ from .lanes import LANE, NEAR
 from .layered import DOWN, layered
 from .legend import add_legend
 from .placed import ColumnPart
-from .scene import RADIUS, Box, Edge, Rect, Scene, Text, size, widest
+from .scene import RADIUS, Box, Edge, Rect, Scene, Text, size
 
 if TYPE_CHECKING:
     from ...graph.graph import Graph
@@ -36,13 +36,13 @@ SIDE = 10.0  # from the stack to what stands beside it
 APART = 20.0  # one graph from the next
 HALVES = 30.0  # columns of two graphs that are held against each other
 COLUMN = 420.0  # a picture that is wider has larger text above it
-HEAD_LEAST, HEAD_APART = 230.0, 18.0  # the least width of that text, and from there to the picture
+HEAD_LEAST, HEAD_APART = 250.0, 18.0  # the least width of that text, and from there to the picture
 
 
-def scene(graphs: Mapping[str, Graph], **options: Any) -> Scene:
-    """Of graphs side by side, each under its name; one alone may be called ""."""
+def scene(graphs: Mapping[str, Graph], model: Graph | None = None, **options: Any) -> Scene:
+    """Of graphs side by side, each under its name, one alone perhaps "". `model`: of which they are the streams."""
     graphs = {name: still(graph) for name, graph in graphs.items()}
-    return picture(graphs[""], **options) if [*graphs] == [""] else pictures(graphs, **options)
+    return picture(graphs[""], **options) if [*graphs] == [""] else pictures(graphs, model, **options)
 
 
 def picture(
@@ -60,13 +60,14 @@ def picture(
     drawn = Picture(graph, detail, own, seq_len)
     drawn.draw(overlay is not None if unfold is None else unfold, columns)
     scene = drawn.scene
-    drawn.head(head_scale(scene.extent.width))
+    drawn.write_head(head_scale(scene.extent.width))
     add_legend(scene, own.legend, heat=own.heat)
     return scene
 
 
 def pictures(
     graphs: Mapping[str, Graph],
+    model: Graph | None = None,
     *,
     unfold: bool | None = None,
     detail: str = "block",
@@ -83,6 +84,7 @@ def pictures(
     A node is called `name.node` in it.
 
     Args:
+        model: of which they are the streams: what both have is above both.
         told: what became of the nodes of each, in place of `color`; every block is drawn.
         joined: what one gives is the context of the next.
         legend: whether there is one, and text above each.
@@ -102,9 +104,16 @@ def pictures(
         drawings[name] = Picture(graph, detail, looks[name], seq_len, feeds, most=NARROW if legend else MOST)
         drawings[name].draw(unfold, columns)
     scale = head_scale(sum(drawn.scene.extent.width + APART for drawn in drawings.values()))
+    above: Head | None = None
+    if model is not None:
+        above, own_heads = heads_of(model, {name: drawn.head for name, drawn in drawings.items()})
+        for name, drawn in drawings.items():
+            drawn.head = own_heads[name]
+        whole.title = " · ".join(above.title())
+        whole.alt = f"{above.above()[0]} in all."
     for name, drawn in drawings.items():
         if legend:
-            drawn.head(scale)
+            drawn.write_head(scale, model is not None)
         graph, scene = drawn.graph, drawn.scene
         extent = scene.extent
         dx = x - round(extent.x)
@@ -120,10 +129,12 @@ def pictures(
         meanings |= dict.fromkeys(drawn.colors.legend)
         before = next(box for box in whole.boxes if box.node == f"{name}.{graph.end}")
         x = round(dx + extent.right) + APART
-        whole.title += (" · " if whole.title else "") + f"{name}: {scene.title}"
+        whole.title += (" · " if whole.title else "") + f"{name}: {' · '.join(drawn.head.title())}"
         whole.alt += (" " if whole.alt else "") + f"{name}: {scene.alt}"
     top = whole.extent.y - 18
     whole.labels += [heading.moved(0, top) for heading in headings]
+    if above is not None:
+        write_head(whole, above, scale)
     if legend:
         add_legend(whole, tuple(meanings), heat=next(iter(looks.values())).heat)
     return whole
@@ -194,11 +205,13 @@ class Picture:
         self.column = Column(graph, self.faces)
         self.scene = Scene("")
         self.at = 0.0
-        self.settings = stack_settings(self.captions) if detail == "block" else []
+        self.head = head_of(self.captions, details.total)
+        if detail == "op":
+            self.head.settings.clear()  # which its blocks say
 
     def draw(self, unfold: bool, columns: int | None) -> None:
         """All but the head; `unfold` and `columns` are those of `BlockGraph.to_svg`."""
-        self.scene.title = " · ".join(title(self.graph, self.details.total))
+        self.scene.title = " · ".join(self.head.title())
         items = self.captions.items
         if items is None:
             self.feeds = False
@@ -226,11 +239,9 @@ class Picture:
     def wide(self) -> float:
         return self.left + SHOULDER
 
-    def head(self, scale: float) -> None:
-        """Write what the stack is above it, in lines as wide as the picture."""
-        write_head(
-            self.scene, [(stack_facts(self.graph, self.details.total), "facts"), (self.settings, "settings")], scale
-        )
+    def write_head(self, scale: float, small: bool = False) -> None:
+        """Write what the stack is above it, in lines as wide as the picture; `small`: most is said elsewhere."""
+        write_head(self.scene, self.head, scale, small)
 
     def begin(self, pieces: list[ColumnPart]) -> None:
         """Take the stack's columns, the first with the input above it, and find the boxes of what blocks read."""
@@ -399,11 +410,18 @@ def counted_columns(columns: int | None) -> int | None:
     return None if columns is None else whole("columns", columns, 1)
 
 
-def write_head(scene: Scene, words: Sequence[tuple[list[str], str]], scale: float) -> None:
+def write_head(scene: Scene, head: Head, scale: float, small: bool = False) -> None:
+    """Write what there is to say of a stack above it; how a pattern sets it is said to who points there."""
+    facts, settings = head.above(), [*head.settings]
+    words = [([*facts, *settings], "settings")] if small else [(facts, "facts"), (settings, "settings")]
+    write_lines(scene, words, scale, 0.0 if small else HEAD_LEAST)
+    scene.settings += head.settings.values()
+
+
+def write_lines(scene: Scene, words: Sequence[tuple[list[str], str]], scale: float, least: float = HEAD_LEAST) -> None:
     """Write words and their roles above a scene, in lines as wide as it is."""
     extent = scene.extent
-    longest = max(widest(said, role) for said, role in words) + 1
-    wide = max(extent.width, HEAD_LEAST, longest * scale)
+    wide = max(extent.width, least * scale)
     lines = [
         (line, role)
         for said, role in words

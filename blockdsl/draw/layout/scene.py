@@ -241,7 +241,7 @@ class Scene:
     Attributes:
         title: what it shows, in a line; alt: all of it, in sentences.
         frames: those around others first.
-        head: lines above all of it.
+        head: lines above all of it; settings: as a pattern has those that they tell.
     """
 
     title: str
@@ -252,6 +252,7 @@ class Scene:
     keys: list[Key] = field(default_factory=list)
     labels: list[Text] = field(default_factory=list)
     head: list[Text] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)
 
     def add(self, other: Scene, dx: float = 0, dy: float = 0) -> None:
         """Put what another scene has into this one."""
@@ -261,12 +262,14 @@ class Scene:
             self.frames += other.frames
             self.labels += other.labels
             self.head += other.head
+            self.settings += other.settings
             return
         self.boxes += [box.moved(dx, dy) for box in other.boxes]
         self.edges += [edge.moved(dx, dy) for edge in other.edges]
         self.frames += [frame.moved(dx, dy) for frame in other.frames]
         self.labels += [label.moved(dx, dy) for label in other.labels]
         self.head += [line.moved(dx, dy) for line in other.head]
+        self.settings += other.settings
 
     @property
     def extent(self) -> Rect:

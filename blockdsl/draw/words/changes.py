@@ -11,7 +11,7 @@ from ...graph.costs import stage_title
 from ...registry.kinds import kinds
 from ...registry.options import spell
 from .captions import Captions
-from .header import norm_words, stack_facts, stack_settings
+from .header import head_of, norm_words
 from .told import Told
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ def _stack_words(
     diff: Difference, details: Sequence[Details], common: Collection[Change]
 ) -> tuple[list[str], list[str]]:
     """What differs of the stacks as a whole, and what is alike."""
-    (size, *ours), (other_size, *theirs) = (stack_facts(own.graph, own.total) for own in details)
+    heads = [head_of(own.captions, own.total) for own in details]
+    (size, *ours), (other_size, *theirs) = (head.above() for head in heads)
     facts, captions = (ours, theirs), [own.captions for own in details]
     norms = [[fact for fact in own if fact != "causal"] for own in facts]
     differ = [_between("", size, other_size)]
@@ -156,8 +157,8 @@ def _stack_words(
     differ += [_shown(change) for change in common if not _of_norm(diff, change)]
     differ += [_between("positions", *map(_positions, captions))]
     differ += stage_changes(diff, ARROW)
-    settings = [stack_settings(own) for own in captions]
-    alike = [fact for fact in facts[0] if fact in facts[1]] + [text for text in settings[0] if text in settings[1]]
+    alike = [fact for fact in facts[0] if fact in facts[1]]
+    alike += [said for said in heads[0].settings if said in heads[1].settings]
     return [*filter(None, differ)], alike
 
 

@@ -5,55 +5,76 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ...registry.kinds import kinds
+from ...registry.kinds import Words, kinds
 from ...registry.norms import final_norm
-from ...registry.options import Option, spell
+from ...registry.options import Option
 from ...registry.positions import SCHEMES
 from ...registry.tokens import INPUT_OPTIONS, OUTPUT_OPTIONS, pair
-from .said import spelled
+from .said import as_set, silent_value, worded
 
 if TYPE_CHECKING:
     from ...graph.graph import Graph
 
-# What each says where it is set, or is true; and where it is false.
-MODEL_WORDS = {
-    "emb_dim": ("embedding of {} features", ""),
-    "num_token_types": ("{} token types", ""),
-    "pos_offset": ("positions from {} on", ""),
-    "embed_scale": ("embedding × {}", ""),
-    "l2norm_embed": ("embedding of unit length", ""),
-    "post_emb_norm": ("LayerNorm after it", ""),
-    "emb_frac_gradient": ("{} of the embedding's gradient", ""),
-    "emb_dropout": ("embedding dropout {}", ""),
-    "num_memory_tokens": ("{} memory tokens", ""),
-    "max_mem_len": ("memories of {} tokens", ""),
-    "shift_mem_down": ("memories {} layers down", ""),
-    "conv_stem": ("two convolutions", ""),
-    "crop": ("cropped to whole patches", ""),
-    "patch_norm": ("patch norm", "no patch norm"),
-    "patch_bias": ("patch bias", "no patch bias"),
-    "class_token": ("class token", ""),
-    "mask_token": ("mask token", ""),
-    "pos_antialias": ("positions interpolated with antialiasing", ""),
-    "num_register_tokens": ("{} register tokens", ""),
-    "logits_scale": ("logits × {}", ""),
-    "logits_bias": ("bias of the logits", "no bias of the logits"),
-    "logits_softcap": ("logits softcap {}", ""),
-    "logits_transform": ("linear, {}, LayerNorm before the logits", ""),
-    "logits_transform_bias": ("bias of that linear layer", "no bias of that linear layer"),
-    "squeeze_out_last_dim": ("a number each", ""),
-    "pool": ("pooled: {}", ""),
-    "end_token": ("at token {}", ""),
-    "num_cls_tokens": ("{} class tokens", ""),
-    "pooler": ("linear, tanh of the pooled", ""),
-    "dim_out_bias": ("bias", "no bias"),
-    "num_pooled_tokens": ("{} pooled vectors", ""),
-    "pool_heads": ("{} pooling heads", ""),
-    "pool_dim_head": ("pooling heads of {}", ""),
-    "pool_bias": ("biases of pooling", "no biases of pooling"),
-    "pool_inner": ("feedforward of {} after it", ""),
-    "pool_activation": ("its activation {}", ""),
+MODEL_WORDS: dict[str, Words] = {
+    "emb_dim": "embedding of {} features",
+    "num_token_types": "{} token types",
+    "pos_offset": "positions from {} on",
+    "embed_scale": "embedding × {}",
+    "l2norm_embed": "embedding of unit length",
+    "post_emb_norm": "LayerNorm after it",
+    "emb_frac_gradient": "{} of the embedding's gradient",
+    "emb_dropout": "embedding dropout {}",
+    "num_memory_tokens": "{} memory tokens",
+    "max_mem_len": "memories of {} tokens",
+    "shift_mem_down": "memories {} layers down",
+    "conv_stem": "two convolutions",
+    "crop": "cropped to whole patches",
+    "patch_norm": "no patch norm",
+    "patch_bias": "no patch bias",
+    "class_token": "class token",
+    "mask_token": "mask token",
+    "pos_antialias": "positions interpolated with antialiasing",
+    "num_register_tokens": "{} register tokens",
+    "logits_scale": {1: "", None: "logits × 1/√dim", ...: "logits × {}"},
+    "logits_bias": {False: "", True: "bias of the logits"},
+    "logits_softcap": "logits softcap {}",
+    "logits_transform": "linear, {}, LayerNorm before the logits",
+    "logits_transform_bias": "no bias of that linear layer",
+    "squeeze_out_last_dim": "a number each",
+    "pool": "pooled: {}",
+    "end_token": "at token {}",
+    "num_cls_tokens": "{} class tokens",
+    "pooler": "linear, tanh of the pooled",
+    "dim_out_bias": "no bias",
+    "num_pooled_tokens": "{} pooled vectors",
+    "pool_heads": "{} pooling heads",
+    "pool_dim_head": "pooling heads of {}",
+    "pool_bias": "no biases of pooling",
+    "pool_inner": "feedforward of {} after it",
+    "pool_activation": "its activation {}",
 }
+
+SOURCE_WORDS: dict[str, Words] = {
+    "original_len": "trained on {} tokens",
+    "low_freq_factor": "low frequencies up to {}",
+    "high_freq_factor": "high frequencies from {}",
+    "beta_fast": "fast from {}",
+    "beta_slow": "slow up to {}",
+    "truncate": "limits not rounded",
+    "attention_factor": {1: "q, k unscaled", ...: "q, k × {}"},
+    "short_factors": "factors of short texts {}",
+    "long_factors": "factors of long texts {}",
+    "xpos_scale_base": "xPos scale base {}",
+    "causal": {True: "of the past", False: "of both sides"},
+    "buckets": "{} buckets",
+    "max_distance": "up to {} tokens away",
+    "scale": {1: "", ...: "× {}"},
+    "hidden": "{} hidden features",
+    "depth": "{} hidden layers",
+    "log_distance": "of the logarithm of the distance",
+    "norm": "LayerNorm",
+}
+"""What is said of the attributes of positions that their titles do not tell."""
 
 _SAID = {"num_tokens", "max_seq_len", "dim_in", "image_size", "patch_size", "channels", "num_classes", "dim_out"}
 
@@ -93,18 +114,18 @@ def output_options(graph: Graph) -> list[str]:
 
 
 def _set(declared: tuple[Option, ...], attrs: dict[str, Any]) -> list[str]:
-    others = {o.name: attrs[o.name] for o in declared if o.name not in _SAID and attrs[o.name] != o.default}
-    return [_in_words(name, value) for name, value in others.items()]
+    """The options of which there is something to say, as a reader would say it and not as a pattern does."""
+    values = {option.name: attrs[option.name] for option in declared} | _in_effect(attrs)
+    others = (o for o in declared if o.name not in _SAID and values[o.name] != silent_value(o, MODEL_WORDS[o.name]))
+    return [worded(MODEL_WORDS[option.name], values[option.name]) for option in others]
 
 
-def _in_words(name: str, value: Any) -> str:
-    """An option of the model, as a reader of the picture would say it and not as a pattern does."""
-    on, off = MODEL_WORDS[name]
-    return off if value is False else on.format(_short(value))
-
-
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else spell(value)
+def _in_effect(attrs: dict[str, Any]) -> dict[str, Any]:
+    """What options of logits come to that are left open: none of tied ones is another scale than 1."""
+    if attrs.get("logits_dim") is None:
+        return {} if "logits_bias" not in attrs else {"logits_bias": False, "logits_scale": 1}
+    found = {} if attrs["logits_bias"] is not None else {"logits_bias": not attrs["tied"]}
+    return found if attrs["logits_scale"] is not None or attrs["tied"] else found | {"logits_scale": 1}
 
 
 def input_lines(graph: Graph) -> list[str]:
@@ -154,21 +175,22 @@ def _sides(size: int | tuple[int, int]) -> str:
     return "x".join(map(str, pair(size)))
 
 
-def of_source(graph: Graph, node: str) -> list[str]:
-    """What is set of a position, or of the condition, that its title does not say."""
+def of_source(graph: Graph, node: str) -> dict[str, str]:
+    """What there is to say of a position, or of the condition, beside its title, in words → as a pattern has it."""
     attrs = graph.nx.nodes[node]
     if attrs["type"] == "condition":
         made = graph.condition[1]
-        return [f"{attrs['dim']:,} features"] + ([] if attrs["expansion"] is None else [f"linear → {made:,}, SiLU"])
+        said = [f"{attrs['dim']:,} features"] + ([] if attrs["expansion"] is None else [f"linear → {made:,}, SiLU"])
+        return dict(zip(said, said, strict=True))
     scheme = SCHEMES.get(attrs.get("scheme", ""))
     if scheme is None:
-        return []
-    own = scheme.with_defaults(attrs)
-    told = [
-        option.name
-        for option in scheme.attributes
-        if option.fault(option.default) is None  # those without a default are as blocks have them
-        and own[option.name] != option.default
-        and scheme.note(own | {option.name: option.default}) == scheme.note(own)
-    ]
-    return [name if own[name] is True else f"{name}={spelled(own[name])}" for name in told]
+        return {}
+    own, out = scheme.with_defaults(attrs), {}
+    for option in scheme.attributes:
+        name, value, words = option.name, own[option.name], SOURCE_WORDS.get(option.name)
+        if option.fault(option.default) is not None:  # those without a default are as blocks have them
+            continue
+        silent = graph.causal if name == "causal" else silent_value(option, words)
+        if value != silent and scheme.note(own | {name: option.default}) == scheme.note(own):
+            out[as_set(name, value) if words is None else worded(words, value)] = as_set(name, value)
+    return out

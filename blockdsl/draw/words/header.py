@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...graph import costs
 from ...measurement import short
@@ -14,31 +14,78 @@ from ...registry.norms import norms_of
 from . import ends
 from .captions import Captions
 from .operations import steps
-from .said import unsaid
+from .said import as_set, told_of, unsaid
 
 if TYPE_CHECKING:
     from ...graph.costs import Cost
     from ...graph.graph import Graph
 
 
-def title(graph: Graph, cost: Cost) -> list[str]:
-    """`dim 512`, `8 heads of 64`, `causal`, `pre-norm RMSNorm`, ... `cost`: of all of it."""
-    count = len(graph.nodes("block"))
-    said = [f"dim {graph.dim}", ends.heads(graph), "causal" if graph.causal else "", *_norms(graph)]
-    said += [f"{count:,} block{'' if count == 1 else 's'}"]
-    said += [f"{len(graph.stages)} stages" if len(graph.stages) > 1 else "", costs.parameters_in_words(cost)]
-    return list(filter(None, said))
+class Head(NamedTuple):
+    """What is said of a stack, or of a model of two.
+
+    Attributes:
+        sizes: `dim 512`, `8 heads of 64`.
+        facts: `causal`, `pre-norm RMSNorm`, `eps 1e-6`.
+        blocks: `24 blocks`, `2 stages`.
+        cost: of all of it.
+        shared: how many of its parameters both streams have.
+        settings: what neither it nor the blocks say otherwise, in words → as a pattern sets it.
+    """
+
+    sizes: list[str]
+    facts: list[str]
+    blocks: list[str]
+    cost: Cost
+    shared: int
+    settings: dict[str, str]
+
+    def title(self) -> list[str]:
+        """All but the settings, with exact numbers."""
+        shared = [f"{self.shared:,} shared"] if self.shared else []
+        return [*self.sizes, *self.facts, *self.blocks, ", ".join([costs.parameters_in_words(self.cost), *shared])]
+
+    def above(self) -> list[str]:
+        """What is above a picture, whose boxes say the sizes: `8.03 B parameters`, `causal`, `pre-norm RMSNorm`."""
+        every, active = self.cost.parameters, self.cost.active
+        size = f"{_billions(every)} parameters" + ("" if active == every else f", {_billions(active)} active")
+        return [size + (f", {_billions(self.shared)} shared" if self.shared else ""), *self.facts]
+
+    def lines(self) -> list[list[str]]:
+        """What is above a drawing without boxes."""
+        return [line for line in (self.title(), [*self.settings]) if line]
 
 
-def head(captions: Captions) -> tuple[list[str], list[str]]:
-    """What stands above a drawing without pictures: its title, and the settings that nothing in it says."""
+def head_of(captions: Captions, cost: Cost | None = None) -> Head:
+    """That of one stack. `cost`: of all of it, where it is known."""
     graph = captions.graph
-    return title(graph, costs.total(graph, costs.sizes(1, 1))), stack_settings(captions)
+    cost = costs.total(graph, costs.sizes(1, 1)) if cost is None else cost
+    sizes = [*filter(None, (f"dim {graph.dim:,}", ends.heads(graph)))]
+    facts = ["causal"] * graph.causal + _norms(graph)
+    blocks = _blocks(len(graph.nodes("block"))) + ([f"{len(graph.stages)} stages"] if len(graph.stages) > 1 else [])
+    return Head(sizes, [*filter(None, facts)], blocks, cost, 0, stack_settings(captions))
 
 
-def stack_facts(graph: Graph, cost: Cost) -> list[str]:
-    """`8.03 B parameters`, `causal`, `pre-norm RMSNorm`: what no block says. `cost`: of all of it."""
-    return list(filter(None, [_size(cost), "causal" if graph.causal else "", *_norms(graph)]))
+def heads_of(model: Graph, streams: Mapping[str, Head]) -> tuple[Head, dict[str, Head]]:
+    """That of a model of two streams, with what both have; and of each with what is its own."""
+    one, other = streams.values()
+    cost = costs.total(model, costs.sizes(1, 1))
+    both = [[said for said in mine if said in theirs] for mine, theirs in zip(one[:2], other[:2], strict=True)]
+    settings = {said: text for said, text in one.settings.items() if said in other.settings}
+    shared = one.cost.parameters + other.cost.parameters - cost.parameters
+    count = sum(len(stream.nodes("block")) for stream in (model, model.encoder) if stream is not None)
+    return Head(both[0], both[1], _blocks(count), cost, shared, settings), {
+        name: own._replace(
+            sizes=[said for said in own.sizes if said not in both[0]],
+            facts=[said for said in own.facts if said not in both[1]],
+            settings={said: text for said, text in own.settings.items() if said not in settings},
+        )
+        for name, own in streams.items()
+    }
+
+
+def _blocks(count: int) -> list[str]:
+    return [f"{count:,} block{'' if count == 1 else 's'}"]
 
 
 def _norms(graph: Graph) -> list[str]:
@@ -57,12 +104,6 @@ def _norms_of_kinds(graph: Graph) -> Iterator[str]:
     yield from (f"{words} of {kind!r}" for kind, words in own.items() if words not in ("", usual))
 
 
-def _size(cost: Cost) -> str:
-    """`46.7 B parameters, 12.9 B active`."""
-    every, active = cost.parameters, cost.active
-    return f"{_billions(every)} parameters" + ("" if active == every else f", {_billions(active)} active")
-
-
 def _billions(count: int) -> str:
     return short(count).replace("G", "B")
 
@@ -73,12 +114,13 @@ def norm_words(options: Mapping[str, Any]) -> str:
     norm = of_stream or of_output or of_sum
     if norm is None:
         return "" if options["shared_norm"] else "no norm"
-    words = norm.in_words(eps=True)
+    words = norm.in_words()
+    eps = norm.in_words(eps=True).removeprefix(words)
     if not options["pre_norm"]:
-        return f"post-norm {words}"
+        return f"post-norm {words}{eps}"
     if of_output is not None:
-        return f"{words} {'before and ' if of_stream is not None else ''}after each branch"
-    return f"{'pre- and post' if of_sum is not None else 'pre'}-norm {words}"
+        return f"{words} {'before and ' if of_stream is not None else ''}after each branch{eps}"
+    return f"{'pre- and post' if of_sum is not None else 'pre'}-norm {words}{eps}"
 
 
 @by_content
@@ -86,26 +128,25 @@ def _norm_words(kind: Kind, options: Mapping[str, Any]) -> str:
     return norm_words(options)
 
 
-def stack_settings(captions: Captions) -> list[str]:
-    """What the stack sets off its default and neither its blocks nor `stack_facts` say, as a pattern sets it."""
-    found: dict[str, None] = {}
+def stack_settings(captions: Captions) -> dict[str, str]:
+    """What the stack sets and neither its blocks nor facts say, in words → as a pattern sets it."""
+    found: dict[str, str] = {}
     for name, usual in captions.usual.items():
         kind = kind_of(name)
-        defaults = {option.name: option.default for option in kind.all_options()}
-        keywords = {option.name: option.setting or option.name for option in kind.all_options()}
-        for spelled in unsaid(kind, captions.graph.dim, {**defaults, **usual}, 1, block_words):
-            option, equals, value = spelled.partition("=")
-            found[keywords[option] + equals + value] = None
-    return [*found, *_of_sources(captions)]
+        options = {option.name: option.default for option in kind.all_options()} | usual
+        for option in unsaid(kind, captions.graph.dim, options, 1, block_words):
+            value = options[option.name]
+            found[told_of(kind, option, value)] = as_set(option.setting or option.name, value)
+    return found | dict(_of_sources(captions))
 
 
-def _of_sources(captions: Captions) -> Iterator[str]:
-    """What is set of positions and of the condition, whose nodes have their titles alone."""
+def _of_sources(captions: Captions) -> Iterator[tuple[str, str]]:
+    """The same of positions and of the condition, whose nodes have their titles alone."""
     graph = captions.graph
     for node in (*graph.nodes("position"), *graph.nodes("condition")):
         title = captions.position(node) if graph.node_type(node) == "position" else node
         if said := ends.of_source(graph, node):
-            yield f"{title}: {', '.join(said)}"
+            yield f"{title}: {', '.join(said)}", f"{node}: {', '.join(said.values())}"
 
 
 def block_words(kind: Kind, o: Any) -> Any:

@@ -10,7 +10,7 @@ from ...registry.kinds import Kind, kind_of
 from ...registry.options import by_name
 from .captions import Captions
 from .header import block_words, opened_words
-from .said import said, unsaid
+from .said import said, told_of, unsaid
 
 if TYPE_CHECKING:
     from ...graph.graph import Graph
@@ -46,5 +46,6 @@ def _under_title(
         for name, text in shown
         if name not in own or own[name].reads or not said(kind, dim, options, uses, name, words)
     ]
-    hidden = unsaid(kind, dim, options, uses, words) if opened else ()
+    unsaid_here = unsaid(kind, dim, options, uses, words) if opened else ()
+    hidden = (told_of(kind, option, options[option.name]) for option in unsaid_here if option.name not in dict(shown))
     return tuple(dict.fromkeys((*(() if opened else _facts(kind, options, dim, uses)), *further, *hidden)))

@@ -1,4 +1,4 @@
-"""Which options the words on a block already say: those without which the words would be others."""
+"""Which options the words on a block already say, those without which they would be others; words for the rest."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ...reference import telling
-from ...registry.kinds import Kind
-from ...registry.options import Option, by_name, spell
+from ...registry.kinds import BLOCK_WORDS, Kind
+from ...registry.kinds import Words as OptionWords
+from ...registry.options import Option, by_name, in_digits, spell
 
 Words = Callable[[Kind, Any], Any]
 """What is written for a kind and its completed options."""
@@ -39,12 +40,40 @@ def _twice(option: Option, value: Any) -> Any:
     return 2 * value if number and option.fault(2 * value) is None else value
 
 
-def unsaid(kind: Kind, dim: int, options: Mapping[str, Any], uses: int, words: Words) -> Iterator[str]:
-    """The options off their default that words do not tell, as a pattern spells them."""
+def unsaid(kind: Kind, dim: int, options: Mapping[str, Any], uses: int, words: Words) -> Iterator[Option]:
+    """The options of which there is something to say, and words do not tell it."""
     for option in kind.all_options():
-        value = options[option.name]
-        if value != option.default and not option.reads and not said(kind, dim, options, uses, option.name, words):
-            yield option.name if value is True else f"{option.name}={spelled(value)}"
+        silent = silent_value(option, _words_for(kind, option))
+        told = option.reads or options[option.name] == silent
+        if not told and not said(kind, dim, options, uses, option.name, words):
+            yield option
+
+
+def told_of(kind: Kind, option: Option, value: Any) -> str:
+    """What a reader is told of a value; as a pattern spells it where the kind has no words for it."""
+    words = _words_for(kind, option)
+    return as_set(option.name, value) if words is None else worded(words, value)
+
+
+def _words_for(kind: Kind, option: Option) -> OptionWords | None:
+    return kind.words.get(option.name) or BLOCK_WORDS.get(option.name)
+
+
+def silent_value(option: Option, words: OptionWords | None) -> Any:
+    """The value of which nothing is said: that which does nothing, if words say so, else the default."""
+    nothing = [] if words is None or isinstance(words, str) else [value for value, text in words.items() if not text]
+    return nothing[0] if nothing else option.default
+
+
+def worded(words: OptionWords, value: Any) -> str:
+    """A value by the words for it."""
+    text = words if isinstance(words, str) else words.get(value, words.get(..., ""))
+    return text.format(in_digits(value) if isinstance(value, int | float) else spelled(value))
+
+
+def as_set(name: str, value: Any) -> str:
+    """An option as a pattern has it."""
+    return name if value is True else f"{name}={spelled(value)}"
 
 
 def spelled(value: Any) -> str:

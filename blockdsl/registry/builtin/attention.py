@@ -23,6 +23,7 @@ from .latent import (
     shared_key_dim,
 )
 from .multihead import (
+    ATTENTION_WORDS,
     attention_check,
     attention_derived,
     attention_flops,
@@ -256,5 +257,14 @@ SELF_ATTENTION = Kind(
     steps=_self_attention_steps,
     also=("attn", "attention", "self_attention", "selfattention", "sa", "mha"),
     area="attention",
+    words=ATTENTION_WORDS
+    | {
+        "forget_gate": "forgetting attention",
+        "q_rank": "query latents of {}",
+        "shared_key_dim": "{} rotary features of one shared key",
+        "lora_rank": "LoRA of rank {} of q, k, v",
+        "value_mix": {"learned": "learned mix of values", "gains": "gains of both values"},
+        "value_embed": "value embedding {}",
+    },
     builtin=True,
 )

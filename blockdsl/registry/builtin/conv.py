@@ -80,5 +80,8 @@ SHORT_CONVOLUTION = Kind(
     steps=_conv_steps,
     summary=lambda o: [f"{o.inner:,} features", f"over {counted(o.kernel, 'token')}"],
     also=("convolution", "shortconv", "lfm", "lfm2"),
+    words={
+        "bias": "biases in the short convolution",
+    },
     builtin=True,
 )

@@ -10,6 +10,7 @@ from ..options import Option, Value
 from ..split import Cut, Split
 from .attention_saved import attention_saved
 from .multihead import (
+    ATTENTION_WORDS,
     attention_check,
     attention_derived,
     attention_flops,
@@ -131,5 +132,12 @@ CROSS_ATTENTION = Kind(
     given_sizes=lambda o: {"values": value_sizes(o, "this sequence's" if o.context else "the context's")},
     also=("cross", "cross_attention", "crossattention", "xattn", "ca"),
     area="attention",
+    words=ATTENTION_WORDS
+    | {
+        "dim_context": "context of {} features",
+        "rotary": "rotary cross-attention",
+        "tokens_dropout": "context token dropout {}",
+        "residual_attn": "RealFormer residual cross-attention",
+    },
     builtin=True,
 )

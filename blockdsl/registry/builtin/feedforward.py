@@ -175,5 +175,16 @@ FEEDFORWARD = Kind(
     steps=_ff_steps,
     summary=lambda o: [f"{activated(o.activation, o.glu)} {o.inner:,}"],
     also=("ff", "ffn", "mlp", "feedforward", "feed_forward"),
+    words={
+        "gate_first": "gate in the first half",
+        "gate_scale": "gate × {}",
+        "glu_mult_bias": "learned gain of the gate",
+        "post_act_ln": "LayerNorm after the activation",
+        "no_bias": "no biases in feedforward",
+        "lora_rank": "feedforward LoRA of rank {}",
+        "dropout": "feedforward dropout {}",
+        "sublayer_dropout": "dropout {} after feedforward",
+        "zero_init_branch_output": "output layers at zero at first",
+    },
     builtin=True,
 )

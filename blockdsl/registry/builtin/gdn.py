@@ -154,5 +154,10 @@ GATED_DELTA_NET = Kind(
     steps=_steps,
     summary=lambda o: [f"{counted(o.value_heads, 'head')} × {o.dim_head:,} × {o.value_dim_head:,}"],
     also=("gated_delta_net", "gated_deltanet", "deltanet", "delta"),
+    words={
+        "kernel": "convolution over {} tokens",
+        "neg_eigval": "negative eigenvalues",
+        "out_norm_eps": "output norm eps {}",
+    },
     builtin=True,
 )

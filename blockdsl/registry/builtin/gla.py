@@ -145,5 +145,11 @@ GATED_LINEAR_ATTENTION = Kind(
     steps=_steps,
     summary=lambda o: [f"{counted(o.heads, 'head')} × {o.dim_head:,} × {o.value_dim_head:,}"],
     also=("retention", "retnet", "gated_linear_attention", "linear_attention"),
+    words={
+        "decay": {"head": "decay by head", "fixed": "fixed decay by head (retention)"},
+        "decay_rank": "decay of rank {}",
+        "decay_temperature": "decay temperature {}",
+        "out_norm_eps": "output norm eps {}",
+    },
     builtin=True,
 )

@@ -105,5 +105,9 @@ HGRN = Kind(
     steps=_steps,
     summary=lambda o: [f"{counted(o.heads, 'head')} × {o.dim_head:,} × {o.value_dim_head:,}"],
     also=("hgrn2",),
+    words={
+        "lower_bound": "forget gates of at least {}",
+        "out_norm_eps": "output norm eps {}",
+    },
     builtin=True,
 )

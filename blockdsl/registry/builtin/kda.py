@@ -108,5 +108,9 @@ KIMI_DELTA_ATTENTION = Kind(
     steps=_steps,
     summary=lambda o: [f"{counted(o.heads, 'head')} × {o.dim_head:,}"],
     also=("kimi", "kimi_delta_attention", "kimi_linear"),
+    words={
+        "kernel": "convolution over {} tokens",
+        "out_norm_eps": "output norm eps {}",
+    },
     builtin=True,
 )

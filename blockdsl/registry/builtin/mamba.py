@@ -145,5 +145,15 @@ MAMBA = Kind(
     steps=_steps,
     summary=lambda o: [f"{o.inner:,} features", f"state {o.state:,}"],
     also=("mamba1", "mamba_1", "s6", "selective_scan"),
+    words={
+        "kernel": "convolution over {} tokens",
+        "dt_rank": "steps of rank {}",
+        "conv_bias": "no bias of the convolution",
+        "bias": "biases of the linear layers",
+        "rmsnorm": {"plain": "RMSNorm of steps, B, C", "gain": "RMSNorm of steps, B, C, with gains"},
+        "rmsnorm_eps": "eps of that norm {}",
+        "dt_min": "first steps from {}",
+        "dt_max": "first steps up to {}",
+    },
     builtin=True,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from ..kinds import Shape
+from ..kinds import Shape, Words
 from ..norms import NORM_UNIT_OFFSET
 from ..options import Option, Value
 from ..split import Cut, Split, shared_by, uneven
@@ -375,11 +375,64 @@ def qkv_step(o: Any, names: str, features: int, dim: int | None = None) -> str:
     return f"{names} {dim or o.dim_in:,} → {features:,}{biased(o.qkv_bias)}{but}"
 
 
+ATTENTION_WORDS: dict[str, Words] = {
+    "dropout": "attention dropout {}",
+    "sublayer_dropout": "dropout {} after attention",
+    "qk_scale": {1: "unscaled scores", ...: "scores × {}"},
+    "qkv_bias": "biases of q, k, v",
+    "k_bias": "no bias of k",
+    "out_bias": "bias of attention's output",
+    "shared_kv": "keys as values",
+    "num_mem_kv": "{} memory keys and values",
+    "qk_norm": "QK-norm: unit length",
+    "qk_norm_groups": "QK-norm in {} groups",
+    "qk_norm_scale": {1: "normed scores unscaled", ...: "normed scores × {}"},
+    "qk_norm_dim_scale": "learned gains of QK-norm",
+    "qk_rmsnorm": {
+        "head": "QK-norm: RMSNorm",
+        "each": "QK-norm: RMSNorm, gains by head",
+        "all": "QK-norm: RMSNorm over all heads",
+    },
+    "k_rmsnorm": "RMSNorm of k",
+    "value_rmsnorm": "RMSNorm of v",
+    "qk_rmsnorm_eps": "QK-norm eps {}",
+    "qk_layernorm": {"head": "QK-norm: LayerNorm", "each": "QK-norm: LayerNorm, gains by head"},
+    "qk_layernorm_eps": "QK-norm eps {}",
+    "talking_heads": "talking heads",
+    "softcap": "attention softcap {}",
+    "sparse_topk": "top-{} sparse attention",
+    "sparse_topk_straight_through": "straight-through gradient of all scores",
+    "sink": "attention sinks",
+    "add_zero_kv": "zero key and value",
+    "sigmoid": "sigmoid attention",
+    "cog_signed": "Cog attention",
+    "l2_distance": "L2-distance attention",
+    "laser": "LASER attention",
+    "laser_softcap": "LASER softcap {}",
+    "head_scale": "learned gains of heads",
+    "gate_values": "gated attention",
+    "gate_values_headwise": "one gate a head",
+    "gate_bias": "no bias of the gate",
+    "gate_values_rank": "gate of rank {}",
+    "output_gate": "gated output",
+    "output_gate_headwise": "one output gate a head",
+    "output_gate_rank": "output gate of rank {}",
+    "low_rank_silu_gates": "no SiLU inside gates",
+    "swiglu_values": "SiLU gates",
+    "gate_value_heads": "gated heads",
+    "on_attn": "attention on attention",
+    "tensor_product": "values × a projection of the input",
+    "zero_init_branch_output": "output layers at zero at first",
+    "flash": "no fused attention kernel",
+    "residual_attn": "RealFormer residual attention",
+}
+
+
 def attention_summary(o: Any) -> list[str]:
     heads = f"{counted(o.heads, 'head')} × {o.dim_head:,}"
     values = "" if o.value_dim_head == o.dim_head else f", values × {o.value_dim_head:,}"
     facts = [heads + values]
-    facts += [f"{o.kv_heads:,} kv"] if o.kv_heads != o.heads else []
+    facts += [counted(o.kv_heads, "kv head")] if o.kv_heads != o.heads else []
     past, future = getattr(o, "max_attend_past", None), getattr(o, "max_attend_future", None)
     facts += [] if past is None else [f"{past:,} back"]
     return facts + ([] if future is None else [f"{future:,} ahead"])

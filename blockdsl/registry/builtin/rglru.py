@@ -109,5 +109,9 @@ RECURRENT = Kind(
     steps=_rglru_steps,
     summary=lambda o: [f"{o.width:,} features"],
     also=("lru", "griffin", "hawk", "rg_lru", "recurrent"),
+    words={
+        "heads": "gates in {} blocks",
+        "kernel": "convolution over {} tokens",
+    },
     builtin=True,
 )
