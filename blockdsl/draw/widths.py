@@ -16,6 +16,7 @@ FONTS = {
     "value": (11.0, True, False),
     "code": (11.0, False, True),
     "mark": (9.5, False, False),
+    "number": (9.0, False, False),
     "label": (11.0, True, False),
     "times": (12.5, True, False),
     "name": (11.0, True, True),
@@ -44,7 +45,7 @@ _BOLD = (
     365, 712, 838,
 )
 # fmt: on
-_OTHERS = {"·": 380, "×": 838, "→": 838, "−": 838, "Δ": 774}
+_OTHERS = {"·": 380, "×": 838, "→": 838, "−": 838, "Δ": 774, "–": 500}
 _MONOSPACE = 602
 _WIDEST = 1150  # of a sign that is in no table
 

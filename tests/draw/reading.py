@@ -25,6 +25,7 @@ SIZES = {
     "value": 11,
     "code": 11,
     "mark": 9.5,
+    "number": 9,
     "label": 11,
     "times": 12.5,
     "op": 10.5,
@@ -141,6 +142,7 @@ class Picture:
     keys: list[Text]
     labels: list[Text]
     head: list[Text]
+    numbers: list[Text]
     title: str
 
     def node(self, name: str) -> Node:
@@ -166,7 +168,7 @@ def read(svg: str) -> Picture:
     _, _, width, height = map(float, root.get("viewBox", "").split())
     (body,) = root.findall(f"{SVG}g")
     dx, dy = map(float, re.findall(r"[-\d.]+", body.get("transform", "")))
-    nodes, lines, frames, keys, labels, head = [], [], [], [], [], []
+    nodes, lines, frames, keys, labels, head, numbers = [], [], [], [], [], [], []
     for element in body:
         classes = tuple((element.get("class") or "").split())
         if element.get("data-node") is not None or element.get("data-of") is not None:
@@ -196,12 +198,14 @@ def read(svg: str) -> Picture:
             keys += [_text(text, dx, dy) for text in element.findall(f"{SVG}text")]  # none inside a scale
         elif classes == ("head",) and element.tag == f"{SVG}g":
             head += [_text(line, dx, dy) for line in element.findall(f"{SVG}text")]
+        elif classes == ("number",):
+            numbers.append(_text(element, dx, dy))
         elif element.tag == f"{SVG}text":
             labels.append(_text(element, dx, dy))
         else:
             assert classes[0] == "head", classes
     title = root.findtext(f"{SVG}title") or ""
-    return Picture(width, height, nodes, lines, frames, keys, labels, head, title)
+    return Picture(width, height, nodes, lines, frames, keys, labels, head, numbers, title)
 
 
 def _node(group: Any, classes: tuple[str, ...], dx: float, dy: float) -> Node:
@@ -344,12 +348,12 @@ def check_places(picture: Picture) -> None:
             assert other_frame is frame or not frame.label.area.overlaps(other_frame.label.area)
     for text, other_text in itertools.combinations(picture.head + picture.labels, 2):
         assert not text.area.overlaps(other_text.area), (text.words, other_text.words)
-    for text in picture.keys + picture.labels + picture.head:
+    for text in picture.keys + picture.labels + picture.numbers + picture.head:
         assert page.holds(text.area)
         assert not any(text.area.overlaps(area) for area, _ in areas)
-    for text, other_text in itertools.combinations(picture.labels, 2):
+    for text, other_text in itertools.combinations(picture.labels + picture.numbers, 2):
         assert not text.area.overlaps(other_text.area), (text, other_text)
-    for text in picture.labels:
+    for text in picture.labels + picture.numbers:
         inner = Area(text.area.left + 1, text.area.top + 2, text.area.right - 1, text.area.bottom - 2)
         for line in picture.lines:
             for a, b in itertools.pairwise(line.points):

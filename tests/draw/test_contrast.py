@@ -165,7 +165,9 @@ def test_so_can_measurements_and_differences(theme: str) -> None:
     measured = graph.to_svg(overlay=Measurement("share", "s", values, "of all"))
     assert {*re.findall(r"heat-\d", measured.partition("</style>")[2])} == {f"heat-{i}" for i in range(len(HEATS))}
     other = blockdsl.compile("a f*3", dim=32, heads=4)
-    for svg in (measured, graph.to_svg(color="tied"), graph.diff(other).to_svg()):
+    columns = blockdsl.compile("a f(glu) | (a f)*3 a(heads=4)", dim=32).to_svg(columns=2)
+    assert columns.count('class="number"') == 4
+    for svg in (columns, measured, graph.to_svg(color="tied"), graph.diff(other).to_svg()):
         assert faults(svg, theme == "dark") == []
 
 

@@ -161,6 +161,34 @@ def test_the_stream_goes_from_the_foot_of_a_column_to_the_head_of_the_next() -> 
         g.to_svg(columns=0)
 
 
+def test_blocks_of_columns_are_numbered_as_nodes_are() -> None:
+    own = " ".join(f"f(mult={i})" for i in range(1, 22))
+    g = graph(f"{own} (a f)*3 {own.replace('f', 'e')} f")
+    picture = check(g.to_svg(columns=2), g)
+    place = {text.words: text.area for text in picture.numbers}
+    left = [node.name for node in picture.of("block") if node.rect.left == picture.node("f0").rect.left]
+    right = [node.name for node in picture.of("block") if node.name not in left]
+    assert left[-1] == "f22", "it stands for several"
+    assert [*place] == ["0", "10", "20", right[0][1:], "30", "40", "48"]
+    for number, area in place.items():
+        rect = next(node.rect for node in picture.of("block") if node.name[1:] == number)
+        assert rect.right < area.left < area.right < rect.right + 24, "where the lines to the rail are"
+        assert rect.top < area.top < area.bottom < rect.bottom
+    (frame,) = picture.frames
+    assert [text.words for text in frame.labels] == ["×3", "21–26"]
+    plain = graph("(a f)*3 f")
+    assert read(plain.to_svg(columns=1)).numbers == []
+    assert len(read(plain.to_svg(columns=1)).frames[0].labels) == 1
+    strip = read(g.to_svg(columns=1))
+    assert width(strip, "e40") == width(picture, "e40"), "no wider"
+
+
+def width(picture: Picture, node: str) -> float:
+    rect = picture.node(node).rect
+    assert rect
+    return rect.right - rect.left
+
+
 def test_a_line_between_columns_is_cut_and_named() -> None:
     g = graph("^u a f(mult=2) f(mult=3) <u f(mult=4) <u(gain) f")
     picture = check(g.to_svg(columns=2), g)

@@ -110,7 +110,7 @@ def _colours(theme: dict[str, str], mode: int) -> list[str]:
     rules = [
         f".ground{{fill:{ground}}}",
         f"text{{fill:{theme['text']}}}",
-        f"text.note,text.op,text.settings{{fill:{theme['muted']}}}",
+        f"text.note,text.op,text.settings,text.number{{fill:{theme['muted']}}}",
         f".stage>rect{{fill:{theme['stage']};stroke:{theme['border']}}}",
         f".stage>text{{fill:{theme['muted']}}}",
         f".repeat>rect{{stroke:{theme['repeat']}}}",

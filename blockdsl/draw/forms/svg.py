@@ -88,8 +88,7 @@ def frame_group(own: Frame) -> str:
     data = "data-stage" if own.role == "stage" else "data-times"
     labels = "".join(map(text, own.labels))
     if own.role == "repeat":  # the number stands on the frame
-        (number,) = own.labels
-        left, right = number.extent
+        left, right = own.labels[0].extent[0], own.labels[-1].extent[1]
         badge = Rect(left - 6, own.rect.y - 9, even(right - left + 12), 18.0)
         labels = f'<rect class="count" {area(badge)} rx="9"/>{labels}'
     return f'<g class="{own.role}" {data}="{own.value}"><rect {area(own.rect)} rx="10"/>{labels}</g>'

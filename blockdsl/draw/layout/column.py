@@ -34,8 +34,9 @@ from ..words.operations import adds
 from . import columns
 from .face import SHOULDER, STUB, Faces
 from .lanes import LANE, LEFT, NEAR, RIGHT, Lane, Port, bundled, lanes
+from .numbers import number
 from .placed import ColumnPart
-from .scene import RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text, size
+from .scene import RADIUS, Box, Edge, Frame, Point, Rect, Scene, Text, size, text_width
 
 if TYPE_CHECKING:
     from ...graph.graph import Graph
@@ -94,6 +95,8 @@ class Column:
             pieces.append(self._strip([*stages.items()], top, node, before))
             before = [*stages][-1]
         columns.link(pieces, self.drawn.wires, self._label_of)
+        if len(pieces) > 1:
+            number(pieces)
         return pieces
 
     def height(self, parts: Parts) -> float:
@@ -271,9 +274,11 @@ class Column:
         self._chain(inside, repeat.parts)
         right = max(inside.right, SHOULDER - 3) + (PAD if inside.right > SHOULDER else 3)
         rect = Rect(-inside.left - PAD, top, inside.left + PAD + right, inside.y + PAD - top)
-        label = Text(rect.x + 28, top + 4.5, f"×{repeat.times:,}", "times")
+        times = f"×{repeat.times:,}"
+        x = min(rect.x + 28, -2 * RADIUS - text_width(times, "times"))  # of reads alone, left of the rail
+        label = Text(x, top + 4.5, times, "times")
         inside.scene.frames.insert(0, Frame("repeat", rect, repeat.times, (label,)))
-        inside.y, inside.left, inside.right = rect.bottom, -rect.x, rect.right
+        inside.y, inside.left, inside.right = rect.bottom, max(-rect.x, RADIUS - x), rect.right
         piece.take(inside)
 
     # Branches --------------------------------------------------------------------------------------------------------
