@@ -77,6 +77,27 @@ def test_a_file_that_is_not_there_is_not_taken_for_a_pattern(blockdsl: Run, name
     assert blockdsl("check", name) == Ran(1, "", f"blockdsl check: there is no file {name}\n")
 
 
+@pytest.mark.parametrize("name", ["model.pattern", "v1.2", "x.json", "inner/folder"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("check",), ("fmt",), ("show",), ("stats",), ("draw", "-o", "-"), ("diff", "a"), ("diff", "PLACE", "a")),
+        *(("plan", "--mesh", "fsdp=2"), ("profile",), ("edit", "--no-browser", "--port", "0")),
+        ("train", "--steps", "1", "--out", "nowhere", "--pattern"),
+    ],
+    ids=" ".join,
+)
+def test_a_folder_is_not_taken_for_a_pattern(
+    blockdsl: Run, name: str, command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir(parents=True)
+    words = [name if word == "PLACE" else word for word in command]
+    ran = blockdsl(*words, *([] if "PLACE" in command else [name]))
+    assert (ran.status, ran.out) == (2 if command[0] == "diff" else 1, "")
+    assert f"{name} is a folder without a graph.json or a config.json" in ran.err
+
+
 @pytest.mark.parametrize("text", ["f/2.5", "f/.5", "f/2.e0", "f(mult=.5)", "a f # see model.pattern"])
 def test_a_pattern_with_a_dot_is_not_taken_for_a_file(blockdsl: Run, text: str) -> None:
     assert blockdsl("check", text).status == 0

@@ -13,7 +13,7 @@ import torch
 
 from blockdsl import Measurement, UserError, compile
 from blockdsl.measurements import Measurements
-from xt_blocks import record
+from xt_blocks import measure, record
 from xt_blocks.measure.runs import importance_of_run, record_of_run
 from xt_blocks.train import LocalEngine, RunFolder, bits_per_byte, load_corpus, load_trained
 
@@ -154,6 +154,23 @@ def test_profile_prints_a_table_or_json_and_draws(blockdsl: Blockdsl, tmp_path: 
     assert ">×2<" in folded.read_text(encoding="utf-8")
 
 
+def test_each_flag_of_profile_reaches_what_it_is_of(blockdsl: Blockdsl, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    real = measure.profile
+    monkeypatch.setattr(measure, "profile", lambda model, **options: given.update(options) or real(model, **options))
+    short = ["a c f", "--dim", 16, "--seq-len", 8, "--batch", 1, "--repeats", 1, "--warmup", 0, "--forward-only"]
+    flops = {}
+    for length in (4, 12):
+        status, out, err = blockdsl(
+            "profile", *short, "--context-len", length, "--seed", 5, "--device", "cpu:0", "--json"
+        )
+        assert (status, err) == (0, "")
+        assert (given["context_len"], given["seed"], given["device"]) == (length, 5, "cpu:0")
+        flops[length] = {row["node"]: row["flops"] for row in json.loads(out)["blocks"]}
+    assert flops[12]["c1"] > flops[4]["c1"]
+    assert flops[12]["a0"] == flops[4]["a0"]
+
+
 def test_profile_of_a_run_is_of_its_model(blockdsl: Blockdsl, run: Path) -> None:
     status, out, err = blockdsl("profile", run, "--repeats", 1, "--warmup", 0, "--forward-only")
     assert (status, err) == (0, "")
@@ -230,6 +247,7 @@ def test_what_is_held_out_is_read_unless_a_text_is_given(run: Path) -> None:
         (["profile", "a f", "-o", "x.html", "--columns", "2"], "--columns: not for .html files"),
         (["profile", "a f", "-o", "-", "--json"], "--json and -o - both write to standard output"),
         (["profile", "a f", "--set", "num_tokens=50257,max_seq_len=9,dim=999999"], "parameters need"),
+        (["profile", "a f", "--device", "gpu"], "--device gpu: no such device; did you mean 'cuda'?"),
         (["importance", "nowhere"], "nowhere: no such run folder"),
         (["importance", "."], ".: is not a run folder"),
         (["importance", "a f"], "a f: no such run folder"),

@@ -115,6 +115,13 @@ def test_a_loss_that_draws_random_numbers_draws_the_same_for_all() -> None:
     assert found["loss"].unit == "nats a token"
 
 
+def test_a_block_is_left_out_of_each_pass_of_a_loss() -> None:
+    _, model, tokens = made("a@x f a@x")
+    once = importance(model, tokens)
+    twice = importance(model, tokens, loss=lambda net, rows: next_token_loss(net, rows) + next_token_loss(net, rows))
+    assert twice["loss"].values == pytest.approx({node: 2 * value for node, value in once["loss"].values.items()})
+
+
 def test_two_streams_have_a_row_for_each_block_of_both() -> None:
     model = lower(blockdsl.compile("a f => a c", dim=16, num_tokens=20, max_seq_len=12))
     src, tgt = torch.randint(20, (2, 7)), torch.randint(20, (2, 9))

@@ -334,6 +334,23 @@ def test_what_cannot_be_measured(options: dict[str, Any], message: str) -> None:
         profile(graph, **options)
 
 
+def test_the_seed_is_of_the_weights_and_of_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def watched(graph: blockdsl.BlockGraph) -> Any:
+        model = lower(graph)
+        weight = next(each for each in model.parameters() if each.ndim == 2).detach().clone()
+        model.register_forward_pre_hook(lambda model, args: seen.append((weight, args[0].detach().clone())))
+        return model
+
+    monkeypatch.setattr(import_module("xt_blocks.measure.profile"), "lower", watched)
+    for seed in (1, 1, 2):
+        profile(blockdsl.compile("f", **SIZES), batch=1, seq_len=4, repeats=1, warmup=0, backward=False, seed=seed)
+    first, again, other = seen[0], seen[len(seen) // 3], seen[-1]
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not any(torch.equal(one, two) for one, two in zip(first, other, strict=True))
+
+
 def test_a_mistyped_argument_and_what_is_no_model_of_blocks_are_refused() -> None:
     with pytest.raises(TypeError, match=r"profile\(\) got an unknown argument 'repeat'; did you mean 'repeats'\?"):
         profile(blockdsl.compile("a f", **SIZES), repeat=3)

@@ -149,7 +149,7 @@ def _text(args: argparse.Namespace) -> str:
 # A file's name rather than a pattern: one word with an ending such as .pattern (while f/2.e5 is half a pattern).
 _FILE_NAME = re.compile(r"[^\s()*&|@#=;,:]*\.(?!e\d)[A-Za-z]\w*")
 
-_NAMES_A_FOLDER = re.compile(r"[/\\]|^\.+$")
+_NAMES_A_FOLDER = re.compile(r"[./\\]")  # as a name with one of these is a file's, if there is one
 
 
 def as_file(argument: str) -> Path | None:

@@ -13,6 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from blockdsl.errors import UserError
 from blockdsl.plan.mesh import AXES, Mesh
 
+from ..runtime.devices import device_of
+
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
@@ -29,10 +31,11 @@ class Ranks:
             has its own wholly.
 
     Raises:
-        UserError: there is no process group, or it has not as many ranks as the mesh.
+        UserError: there is no process group, or it has not as many ranks as the mesh; or there is no such device.
     """
 
     def __init__(self, mesh: Mesh, device: torch.device | str = "cpu") -> None:
+        self.device = device_of(device)
         there = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 0
         if there != mesh.size:
             start = f"torchrun --nproc-per-node {mesh.size} ... starts as many"
@@ -41,7 +44,7 @@ class Ranks:
             ranks = f"{mesh.size} rank{'s' * (mesh.size > 1)}"
             raise UserError(f"the mesh {mesh} has {ranks}, but {have}; {start}")
         self.mesh, self.rank = mesh, dist.get_rank()
-        self.place, self.device = mesh.place(self.rank), torch.device(device)
+        self.place = mesh.place(self.rank)
         sizes = tuple(getattr(mesh, axis) for axis in AXES)
         self.devices: DeviceMesh = init_device_mesh(self.device.type, sizes, mesh_dim_names=tuple(AXES))
         self.sharding = self._sharding()

@@ -20,6 +20,7 @@ from ..generation.autoregressive import AutoregressiveWrapper
 from ..generation.seq2seq import XTransformer
 from ..kernels.compat import onednn_supports
 from ..models.transformer import TransformerWrapper
+from ..runtime.devices import device_of
 from .hugging_face import from_hugging_face
 from .pretrained import from_pretrained
 
@@ -150,8 +151,10 @@ def load_writer(folder: Path, device: str = "cpu") -> Writer:
     On a CPU that has no instructions for the weights' type, they are float32.
 
     Raises:
-        UserError: the folder cannot be read, the model gives no next tokens, or it has no tokenizer.
+        UserError: the folder cannot be read, the model gives no next tokens, or it has no tokenizer; or there is no
+            such device.
     """
+    place = device_of(device)
     config = read_object(folder / CONFIG)
     own = "xt_blocks" in config
     model = from_pretrained(folder) if own else from_hugging_face(folder)
@@ -173,8 +176,8 @@ def load_writer(folder: Path, device: str = "cpu") -> Writer:
         said = {**said, **read_object(folder / "generation_config.json")}
     start = said.get("decoder_start_token_id") if isinstance(model, XTransformer) else said.get("bos_token_id")
     ends = said.get("eos_token_id")
-    model = model.to(device)
-    if device == "cpu":
+    model = model.to(place)
+    if place.type == "cpu":
         model = pack(model if onednn_supports(next(model.parameters()).dtype) else model.float())
     return Writer(
         model,  # type: ignore[arg-type]

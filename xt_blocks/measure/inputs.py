@@ -14,7 +14,6 @@ from blockdsl.registry.options import whole
 from blockdsl.registry.tokens import pair
 
 from .. import AutoregressiveWrapper, TransformerWrapper
-from ..models.vision import ViTransformerWrapper
 from .stacks import graphs_of
 
 
@@ -74,12 +73,10 @@ def example_call(
         kwargs["context"] = draw.vectors(context_len, graph.dim_context)
     if graph.reads is None and graph.value_embeds:
         kwargs["value_embeds"] = {n: draw.vectors(seq_len, size) for n, size in graph.value_embeds.items()}
-    predicts = isinstance(model, TransformerWrapper) and graph.causal and not model.return_only_embed
+    predicts = isinstance(model, TransformerWrapper) and graph.causal
     if predicts and model.pool is None and graph.nx.nodes[graph.end]["logits_dim"] == model.num_tokens:
         wrapper = AutoregressiveWrapper(model)
         return Call(wrapper, (draw.read(graph, seq_len + 1),), kwargs, batch, seq_len, context_len)
-    if isinstance(model, ViTransformerWrapper):
-        seq_len = graph.patches
     return Call(model, (draw.read(graph, seq_len),), kwargs, batch, seq_len, context_len)
 
 

@@ -23,6 +23,7 @@ from blockdsl.measurements import Measurements
 from blockdsl.registry.options import check_names, whole
 
 from .. import lower
+from ..runtime.devices import device_of
 from ..train.device import published_peak
 from .clock import Stopwatch, timed
 from .inputs import Call, example_call
@@ -77,15 +78,16 @@ def profile(
 
     Raises:
         TypeError: an unknown argument; the message has the nearest.
-        UserError: an argument is out of range, or the model has no stack.
+        UserError: an argument is out of range, there is no such device, or the model has no stack.
     """
     whole("repeats", repeats, 1)
     whole("warmup", warmup)
     if precision not in PRECISIONS:
         raise UserError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
     if not isinstance(model, nn.Module):
+        place = device_of("cpu" if device is None else device)
         with seeded(seed):
-            model = lower(model).to("cpu" if device is None else device)
+            model = lower(model).to(place)
     elif device is not None:
         raise UserError("device= is of a graph's model; this one stays where it is")
     stacks = stacks_of(model)

@@ -26,6 +26,7 @@ from blockdsl.errors import UserError
 from blockdsl.files import read_object, write_whole
 
 from . import hub
+from .devices import device_of
 from .weights import MAX_SHARD_BYTES, read_weights, write_weights
 
 if TYPE_CHECKING:
@@ -128,9 +129,11 @@ class Pretrained:
 
         Raises:
             UserError: the folder is none of a model, or of one of another class, or its weights are damaged or of
-                another graph.
+                another graph; or there is no such device.
             GraphError: a graph is at fault.
         """
+        if device is not None:
+            device = device_of(device)
         saved = Saved.read(hub.folder_of(Path(folder) if not isinstance(folder, str) else folder, revision))
         arguments = saved.config.get("arguments", {})
         model = cls._empty(saved.graphs, arguments)

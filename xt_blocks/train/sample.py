@@ -19,6 +19,7 @@ from blockdsl.errors import UserError
 
 from .. import AutoregressiveWrapper, TransformerWrapper
 from ..interop.text import Bytes, Writer
+from ..runtime.devices import device_of
 from ..runtime.seeds import seed_for
 from . import checkpoint
 from .best import Best
@@ -45,16 +46,17 @@ def load_trained(path: Path, device: str = "cpu") -> TransformerWrapper:
     tokens (batch, seq) int64 -> logits (batch, seq, num_tokens). Where the last is damaged it is the one before, and
     standard error says so.
 
-    Raises UserError when `path` is not a run folder, or holds no checkpoint that can be read.
+    Raises UserError when there is no such device, or `path` is not a run folder, or holds no checkpoint that can be
+    read.
     """
-    run = RunFolder.open(path)
+    place, run = device_of(device), RunFolder.open(path)
     model = build_model(run.graph(), run.settings.seed)
     found, better = _best(run, checkpoint.restore(run.checkpoints, model))
     for note in found.notes():
         print(f"note: {note}", file=sys.stderr)
     if better is not None:
         checkpoint.load(better, model)
-    return model.to(device).eval()
+    return model.to(place).eval()
 
 
 def load_job(path: Path, mesh: Mesh, device: str = "cpu", **loops: int) -> Job:
@@ -66,8 +68,8 @@ def load_job(path: Path, mesh: Mesh, device: str = "cpu", **loops: int) -> Job:
     from ..distributed.job import Job  # loads much of torch that one process does not need
     from . import mesh_checkpoint
 
-    run = RunFolder.open(path)
-    job = Job(run.graph().with_loops(**loops), mesh, seed=run.settings.seed, device=device)
+    place, run = device_of(device), RunFolder.open(path)
+    job = Job(run.graph().with_loops(**loops), mesh, seed=run.settings.seed, device=place)
     found, better = _best(run, mesh_checkpoint.restore_on_ranks(run.checkpoints, job))
     for note in found.notes() if job.ranks.main else ():
         print(f"note: {note}", file=sys.stderr)
@@ -91,10 +93,10 @@ def _best(run: RunFolder, found: Restored | None) -> tuple[Restored, Path | None
 def load_run_writer(path: Path, device: str = "cpu") -> Writer:
     """The model of the run at `path` with its tokenizer, for one whose tokens are not bytes. A text starts with the
     token that ends documents. Raises UserError as `load_trained`."""
-    run = RunFolder.open(path)
+    model, run = load_trained(path, device), RunFolder.open(path)
     end = run.settings.end
     ends = frozenset(() if end is None else (end,))
-    return Writer(load_trained(path, device), run.read_tokenizer(), end, ends)
+    return Writer(model, run.read_tokenizer(), end, ends)
 
 
 def sample(model: TransformerWrapper, prompt: bytes, tokens: int, **drawing: Any) -> bytes:

@@ -15,6 +15,8 @@ import torch
 
 from blockdsl.errors import UserError
 
+from ..runtime.devices import device_of
+
 MAX_STEP_TOKENS = 2**24
 """The most tokens in one step; more is probably a typo, and would exhaust memory."""
 
@@ -120,15 +122,6 @@ class TrainSettings:
 
 
 def check_device(name: str) -> None:
-    """Raises UserError when torch cannot put a tensor on this device here."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"--device {name}: no such device; try cpu or cuda") from None
-    if device.type not in DEVICE_TYPES:
+    """Raises UserError when torch cannot put a tensor on this device here, or nothing is trained there."""
+    if device_of(name, f"--device {name}").type not in DEVICE_TYPES:
         raise UserError(f"--device {name}: cannot train there; try cpu or cuda")
-    try:
-        torch.zeros(1, device=device, dtype=torch.float32)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--device {name}: not available here ({reason})") from None
