@@ -74,7 +74,8 @@ def made(stack: ResolvedPattern, pattern: Pattern | str) -> BlockGraph:
 
 def _compiled(stack: ResolvedPattern) -> BlockGraph:
     """The graph of one stream."""
-    graph = BlockGraph(build(stack)).lint()
+    graph = BlockGraph(build(stack))
+    lint.check_built(graph)
     model = model_of(stack.settings)
     if model is None:
         return graph

@@ -144,7 +144,10 @@ class _Walk:
 
     @cached_property
     def _place(self) -> dict[str, int]:
-        order = self.graph.order() if nx.is_directed_acyclic_graph(self.graph.nx) else self.graph.nx
+        try:
+            order = self.graph.order()
+        except nx.NetworkXUnfeasible:  # a cycle
+            order = [*self.graph.nx]
         return {node: i for i, node in enumerate(order)}
 
     def _back(self, end: str, start: str) -> Chain | None:

@@ -29,6 +29,16 @@ def check(graph: Graph) -> None:
     _refuse("the graph cannot be lowered", faults(graph))
 
 
+def check_built(graph: Graph) -> None:
+    """The same of a graph that `compile.build` made a moment ago: some rules no text can break.
+
+    Raises:
+        GraphError: as above.
+    """
+    rules = tuple(tuple(rule for rule in group if rule not in _KEPT_BY_BUILD) for group in _RULES)
+    _refuse("the graph cannot be lowered", faults(graph, rules))
+
+
 def check_readable(graph: Graph) -> None:
     """Whether a graph can be drawn and compared, which takes less than lowering it.
 
@@ -126,4 +136,13 @@ _READABLE: tuple[tuple[Rule, ...], ...] = (
     (attributes.nodes,),
     (attributes.edges, attributes.blocks, attributes.stage_range),
     (wiring.acyclic,),
+)
+_KEPT_BY_BUILD: tuple[Rule, ...] = (
+    attributes.nodes,
+    attributes.edges,
+    attributes.stage_range,
+    wiring.acyclic,
+    wiring.broken_streams,
+    wiring.without_readers,
+    wiring.wrong_stages,
 )

@@ -141,9 +141,6 @@ def _stream(pattern: Pattern, keywords: dict[str, Any], decoder: int | None = No
     return ResolvedPattern(pattern, settings, given, steps, wired)
 
 
-_BY_PLACE = ("scale", "tie", "stage", "span", "reads")
-"""What blocks of one text need not have in common."""
-
 _DEEPNORM = "deepnorm is a post-norm configuration"
 
 
@@ -181,8 +178,8 @@ class _Resolver:
         if same not in self.seen:
             self.seen[same] = self._judged(spec, after_first)
         first = self.seen[same]
-        options, given = first.options.copy(), first.given.copy()
-        block = replace(first, options=options, given=given, **{name: getattr(spec, name) for name in _BY_PLACE})
+        alike = first.kind, first.options.copy(), first.given.copy(), first.positions, first.shift
+        block = ResolvedBlock(*alike, spec.scale, spec.tie, spec.stage, spec.span, spec.reads)
         self._check_tie(block)
         return block
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blockdsl
-from blockdsl import BlockGraph, GraphError
+from blockdsl import BlockGraph, GraphError, zoo
 from blockdsl.graph import lint
 
 from ..built_in import LISTED
@@ -615,6 +615,24 @@ def test_a_random_graph_passes_and_without_any_one_stream_edge_does_not(model: M
     streams = [edge for edge in g.nx.edges if "stream" in g.nx.edges[edge]["carries"]]
     g.nx.remove_edge(*data.draw(st.sampled_from(streams)))
     assert found(g)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "^u a ^k f a(kv=k) <u(soft) f <u(cat, all) (f & a) ^u <u(gain) a",
+        "^x <x(soft) f",
+        "set causal, residual_attn, rotary_pos_emb; stem: a f | (a & (f a) & f f)*3 | ^v a f@t a f@t <v(pop)",
+        "set enc_heads=2, enc_dim=16, dec_dim=16, dec_heads=2; (a f)*2 => (a c f & f)*2",
+        "set use_adaptive_layernorm; sandwich(2) | macaron(2)",
+        "(a & f(shared_norm))*2 c",
+        *(zoo.entry(name).text for name in zoo.names()),
+    ],
+)
+def test_no_text_breaks_the_rules_that_are_not_asked_of_what_is_just_built(text: str) -> None:
+    pattern = blockdsl.parse(text)
+    g = blockdsl.compile(pattern, **({} if {"dim", "enc_dim"} & {*pattern.settings} else SIZES))
+    assert g.lint() is g
 
 
 @pytest.mark.parametrize("pattern", ["(a f)*{0}", "(a & f)*{0}", "((a f)*{0})@x ((a f)*{0})@x", "(a*{0} & f) | f*{0}"])
