@@ -90,12 +90,12 @@ def cut_to_fit(text: str, size: float, most: float, bold: bool = False) -> str:
 def broken(text: str, size: float, most: float, bold: bool = True) -> list[str]:
     """A name in lines of at most this width, broken after spaces, underscores and hyphens; a longer word is cut.
 
-    Factors of a product stay together.
+    A number stays with what is before it, and a factor with its sign.
     """
     if width(text, size, bold) <= most:
         return [text]
     lines = [""]
-    for word in re.findall(r"(?: [×=] |[^\s_-]|-(?![a-z]))+(?:[\s_]+|-)?|[\s_-]+", text):
+    for word in re.findall(r"(?:[×=] | (?=\d)|[^\s_-]|-(?![a-z]))+(?:[\s_]+|-)?|[\s_-]+", text):
         if lines[-1] and width((lines[-1] + word).rstrip(), size, bold) > most:
             lines.append("")
         lines[-1] += word

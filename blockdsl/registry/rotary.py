@@ -243,7 +243,7 @@ def note(o: Any) -> str:
     """A node in a few words."""
     parts = [f"rotary {o.dim}"]
     parts += ["interleaved"] if o.interleaved else []
-    parts += [f"theta {o.theta:,.10g}"] if o.theta != 10_000 else []
+    parts += [f"theta {o.theta:,.12g}"] if o.theta != 10_000 else []
     parts += [o.scaling + ("" if o.factor is None else f" × {o.factor:g}")] if o.scaling else []
     parts += (
         [] if o.xpos_scale_base is None else ["xPos" + ("" if o.xpos_scale_base == 512 else f" {o.xpos_scale_base:g}")]

@@ -9,6 +9,7 @@ import pytest
 
 import blockdsl
 from blockdsl import BlockGraph, zoo
+from blockdsl.draw.widths import broken
 from blockdsl.draw.words.captions import Captions
 from blockdsl.draw.words.header import head_of
 from blockdsl.reference import needs
@@ -85,6 +86,15 @@ def test_a_value_that_does_nothing_is_not_told() -> None:
     assert "bias" not in written("a", **TOKENS, logits_bias=False)
 
 
+def test_a_line_is_not_broken_within_a_quantity() -> None:
+    """`32 / heads × 128 × 128`, `eps / 1e-6`, `top 2 of 16 × SwiGLU / 14,336` could not be read."""
+    graph = blockdsl.compile("gdn(heads=32, dim_head=128, value_dim_head=128) f", dim=512, causal=True)
+    assert read(graph.to_svg()).node("gdn0").words[2:4] == ["32 heads × 128", "× 128"]
+    experts = blockdsl.compile("e(experts=512, top=10, glu, activation=silu, inner=14336)", dim=512)
+    assert read(experts.to_svg()).node("e0").words[2:4] == ["top 10 of 512", "× SwiGLU 14,336"]
+    assert broken("RMSNorm × (1 + gain), eps 1e-6", 11, 160, bold=False) == ["RMSNorm × (1 + gain),", "eps 1e-6"]
+
+
 def test_a_kind_of_ones_own_says_its_options_in_its_words() -> None:
     options = tuple(blockdsl.Option(name, int, 1, "", setting=f"own_{name}") for name in ("taps", "holes"))
     kind = blockdsl.Kind(
@@ -103,7 +113,10 @@ def test_a_kind_of_ones_own_says_its_options_in_its_words() -> None:
 def test_two_streams_are_as_narrow_as_a_column(name: str) -> None:
     picture = read(zoo.entry(name).graph().to_svg())
     assert picture.width <= 450
-    assert sum("parameters" in line.words for line in picture.head) == 3, "of both, and of each"
+    both, *each = [line.area for line in picture.head if "parameters" in line.words]
+    assert len({area.top for area in each}) == 1
+    assert len(each) == 2
+    assert both.bottom < each[0].top
 
 
 @pytest.mark.parametrize(

@@ -509,6 +509,8 @@ def test_a_block_says_what_its_kind_is_known_by() -> None:
         assert written.lower() == f"{blockdsl.kinds()[kind].title} {SUMMARIES[kind]}".lower(), kind
     assert drawn("a", heads=8, attn_kv_heads=2).node("a0").words[2:] == ["8 heads × 4,", "2 kv heads"]
     assert drawn("a(max_attend_past=3)").node("a0").words[2:] == ["2 heads × 4, 3 back"]
+    windowed = drawn("a(max_attend_past=3)", causal=True)
+    assert windowed.node("a0").words[2:] == ["2 heads × 4,", "window 4"], "its own token among them"
     assert drawn("a", attn_kv_rank=8).node("a0").words[2:] == ["2 heads × 4,", "latents of 8"]
     assert drawn("f(glu, swish, inner=7)").node("f0").words[2:] == ["SwiGLU 7"]
     assert drawn("conv(bidirectional)").node("conv0").words[2:] == ["16 features,", "over 3 tokens,", "both ways"]

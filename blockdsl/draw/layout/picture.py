@@ -105,15 +105,17 @@ def pictures(
         drawings[name].draw(unfold, columns)
     scale = head_scale(sum(drawn.scene.extent.width + APART for drawn in drawings.values()))
     above: Head | None = None
+    foot: float | None = None
     if model is not None:
         above, own_heads = heads_of(model, {name: drawn.head for name, drawn in drawings.items()})
         for name, drawn in drawings.items():
             drawn.head = own_heads[name]
+        foot = min(drawn.scene.extent.y for drawn in drawings.values())
         whole.title = " · ".join(above.title())
         whole.alt = f"{above.above()[0]} in all."
     for name, drawn in drawings.items():
         if legend:
-            drawn.write_head(scale, model is not None)
+            drawn.write_head(scale, foot)
         graph, scene = drawn.graph, drawn.scene
         extent = scene.extent
         dx = x - round(extent.x)
@@ -239,9 +241,9 @@ class Picture:
     def wide(self) -> float:
         return self.left + SHOULDER
 
-    def write_head(self, scale: float, small: bool = False) -> None:
-        """Write what the stack is above it, in lines as wide as the picture; `small`: most is said elsewhere."""
-        write_head(self.scene, self.head, scale, small)
+    def write_head(self, scale: float, foot: float | None = None) -> None:
+        """Write what the stack is above it, in lines as wide as the picture; `foot`: as `write_head` has it."""
+        write_head(self.scene, self.head, scale, foot)
 
     def begin(self, pieces: list[ColumnPart]) -> None:
         """Take the stack's columns, the first with the input above it, and find the boxes of what blocks read."""
@@ -410,16 +412,28 @@ def counted_columns(columns: int | None) -> int | None:
     return None if columns is None else whole("columns", columns, 1)
 
 
-def write_head(scene: Scene, head: Head, scale: float, small: bool = False) -> None:
-    """Write what there is to say of a stack above it; how a pattern sets it is said to who points there."""
+def write_head(scene: Scene, head: Head, scale: float, foot: float | None = None) -> None:
+    """Write what there is to say of a stack above it; how a pattern sets it is said to who points there.
+
+    Args:
+        foot: of a stream, the y above which it is said of both, in small: most is above both.
+    """
     facts, settings = head.above(), [*head.settings]
-    words = [([*facts, *settings], "settings")] if small else [(facts, "facts"), (settings, "settings")]
-    write_lines(scene, words, scale, 0.0 if small else HEAD_LEAST)
+    if foot is None:
+        write_lines(scene, [(facts, "facts"), (settings, "settings")], scale)
+    else:
+        write_lines(scene, [([*facts, *settings], "settings")], scale, 0.0, foot)
     scene.settings += head.settings.values()
 
 
-def write_lines(scene: Scene, words: Sequence[tuple[list[str], str]], scale: float, least: float = HEAD_LEAST) -> None:
-    """Write words and their roles above a scene, in lines as wide as it is."""
+def write_lines(
+    scene: Scene,
+    words: Sequence[tuple[list[str], str]],
+    scale: float,
+    least: float = HEAD_LEAST,
+    foot: float | None = None,
+) -> None:
+    """Write words and their roles above a scene, or a y, in lines as wide as it is."""
     extent = scene.extent
     wide = max(extent.width, least * scale)
     lines = [
@@ -427,7 +441,7 @@ def write_lines(scene: Scene, words: Sequence[tuple[list[str], str]], scale: flo
         for said, role in words
         for line in wrapped(said, size(role) * scale, wide, " · ", bold=role in ("facts", "change"))
     ]
-    y = extent.y - HEAD_APART
+    y = (extent.y if foot is None else foot) - HEAD_APART
     for line, role in reversed(lines):
         scene.head.append(Text(extent.x, y, line, role, scale=scale))
         y -= round(size(role) * scale * 1.4)

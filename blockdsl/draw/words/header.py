@@ -101,7 +101,10 @@ def _norms_of_kinds(graph: Graph) -> Iterator[str]:
     ((usual, _),) = sum(of.values(), Counter[str]()).most_common(1) or [("", 0)]
     own = {kind: counts.most_common(1)[0][0] for kind, counts in of.items()}
     yield from usual.split(", ")
-    yield from (f"{words} of {kind!r}" for kind, words in own.items() if words not in ("", usual))
+    for kind, words in own.items():
+        if words not in ("", usual):
+            norm, comma, eps = words.partition(", ")
+            yield f"{norm} of {kind!r}{comma}{eps}"
 
 
 def _billions(count: int) -> str:

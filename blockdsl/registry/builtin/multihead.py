@@ -434,7 +434,8 @@ def attention_summary(o: Any) -> list[str]:
     facts = [heads + values]
     facts += [counted(o.kv_heads, "kv head")] if o.kv_heads != o.heads else []
     past, future = getattr(o, "max_attend_past", None), getattr(o, "max_attend_future", None)
-    facts += [] if past is None else [f"{past:,} back"]
+    causal = getattr(o, "causal", False)
+    facts += [] if past is None else [f"window {past + 1:,}" if causal else f"{past:,} back"]
     return facts + ([] if future is None else [f"{future:,} ahead"])
 
 
