@@ -59,10 +59,25 @@ FAST = (
 )
 
 
+# Single tests that take long begin first, so that no worker is left with one when the others have nothing more.
+LONG = (
+    "test_signatures.py::test_a_type_checker_knows_them",
+    "edit/test_static.py",
+    "kernels/test_compat.py",
+    "test_compatibility.py::test_a_pair_trains_or_is_refused_for_the_reason_that_the_page_gives",
+    "gpu/test_tiny.py::test_checks_that_fail_leave_the_others_alone",
+    "train/test_kill.py",
+)
+
+
+def place_of(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).as_posix() + "::" + item.name
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
+    items.sort(key=lambda item: not place_of(item).startswith(LONG))
     for item in items:
-        place = item.path.relative_to(here).as_posix() + "::" + item.name
+        place = place_of(item)
         tried_often = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
         if place.startswith(FAST) and not tried_often:
             item.add_marker(pytest.mark.fast)

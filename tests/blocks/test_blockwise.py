@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ from xt_blocks.kernels.scores.spec import Modifier, ScoreSpec
 from xt_blocks.kernels.scores.talking_heads import TalkingHeads
 from xt_blocks.positions.relative import RelativeBias
 
+from ..thorough import part_of
 from .variants import VARIANTS, inputs, stack
 
 HEADS, DIM, VALUES = 3, 5, 4
@@ -135,12 +137,10 @@ def test_every_option_is_the_same_by_tiles(name: str, monkeypatch: pytest.Monkey
     assert used or not any(causal_attention(step.node, model) for step in model.plan)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("window", [None, 30])
-@pytest.mark.parametrize("future", [None, 20])
-@pytest.mark.parametrize("mem_kv", [0, 3])
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("biased", [False, True])
+SEEN = product([False, True], [None, 30], [None, 20], [0, 3], [False, True], [False, True])
+
+
+@pytest.mark.parametrize(("causal", "window", "future", "mem_kv", "padded", "biased"), part_of(SEEN, 5))
 def test_flex_attention_sees_and_adds_the_same(
     causal: bool, window: int | None, future: int | None, mem_kv: int, padded: bool, biased: bool
 ) -> None:

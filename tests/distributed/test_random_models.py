@@ -69,7 +69,7 @@ def check_drawn(run: Run) -> None:
         assume(False)
 
 
-@examples(12)
+@examples(8)
 @given(runs(SMALL))
 def test_random_models_train_as_on_one_process(run: Run) -> None:
     check_drawn(run)

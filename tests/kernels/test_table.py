@@ -49,7 +49,7 @@ def test_every_kernel_equals_the_explicit_one(case: str, options: tuple[str, ...
 
 
 @pytest.mark.parametrize("options", [o for o in COMBINATIONS if len(o) < 2], ids=" ".join)
-@pytest.mark.parametrize("case", part_of(CASES, 2))
+@pytest.mark.parametrize("case", part_of(CASES, 3))
 def test_flex_attention_equals_the_explicit_one(
     case: str, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

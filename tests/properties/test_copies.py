@@ -35,7 +35,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@examples(50)
+@examples(34)
 @given(models(), st.sampled_from(sorted(COPIES)))
 def test_copies_are_the_same_and_independent(drawn: Model, how: str) -> None:
     model = drawn.model()
@@ -53,7 +53,7 @@ def test_copies_are_the_same_and_independent(drawn: Model, how: str) -> None:
         assert torch.equal(model(x, **beside), before)
 
 
-@examples(40)
+@examples(27)
 @given(models())
 def test_a_state_dict_makes_another_model_the_same(drawn: Model) -> None:
     model = drawn.model()
@@ -67,7 +67,7 @@ def test_a_state_dict_makes_another_model_the_same(drawn: Model) -> None:
         assert torch.equal(other(x, **beside), model(x, **beside))
 
 
-@examples(50)
+@examples(34)
 @given(models(), st.sampled_from([torch.bfloat16, torch.float16, torch.float64]))
 def test_every_precision_runs_in_its_own_type(drawn: Model, dtype: torch.dtype) -> None:
     model = drawn.model(dtype)
@@ -88,7 +88,7 @@ def test_every_precision_runs_in_its_own_type(drawn: Model, dtype: torch.dtype) 
         assert (out[mask].double() - want).norm() <= loss * want.norm()
 
 
-@examples(30)
+@examples(20)
 @given(models(causal=True), st.sampled_from([torch.bfloat16, torch.float16]))
 def test_low_precision_trains_and_decodes(drawn: Model, dtype: torch.dtype) -> None:
     model = drawn.model(dtype)
@@ -104,7 +104,7 @@ def test_low_precision_trains_and_decodes(drawn: Model, dtype: torch.dtype) -> N
     assert torch.cat(parts, dim=1).isfinite().all()
 
 
-@examples(50)
+@examples(34)
 @given(models(around=False), st.booleans())
 def test_fused_and_explicit_attention_agree(drawn: Model, masked: bool) -> None:
     assume("flash" not in drawn.text and "attn_flash" not in drawn.settings and drawn.kinds & {"a", "c"})
@@ -115,7 +115,7 @@ def test_fused_and_explicit_attention_agree(drawn: Model, masked: bool) -> None:
         close(fused(x, mask=mask, **beside), explicit(x, mask=mask, **beside), 1e-6)
 
 
-@examples(40)
+@examples(27)
 @given(models(), st.booleans())
 def test_looking_inside_changes_nothing_and_shows_what_was_attended(drawn: Model, masked: bool) -> None:
     model = drawn.without("num_memory_tokens").model()
@@ -153,7 +153,7 @@ def numbers(module: Any, x: Tensor, beside: dict[str, Tensor]) -> Tensor:
         return module(x, **beside)
 
 
-@examples(60)
+@examples(40)
 @given(models())
 def test_every_spelling_is_the_same_model(drawn: Model) -> None:
     around = TOKENS | drawn.around

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .models import HYBRID, Model, context_for, examples, models, tokens
 
 
-@examples(60)
+@examples(40)
 @given(models())
 def test_parameters_are_those_of_the_module(drawn: Model) -> None:
     model = drawn.model()
@@ -37,7 +37,7 @@ NOT_COUNTED = {
 }
 
 
-@examples(40)
+@examples(27)
 @given(models(), st.integers(1, 3), st.integers(1, 9), st.integers(1, 6))
 def test_flops_are_those_that_torch_counts(drawn: Model, batch: int, seq: int, context: int) -> None:
     assume(not drawn.kinds & {"mamba", "rglru"})  # their recurrences, number by number, are no products

@@ -36,7 +36,7 @@ def decoded(
     return torch.cat(out, dim=1)
 
 
-@examples(60)
+@examples(40)
 @given(models(causal=True), cuts(SEQ), st.booleans())
 def test_cached_is_uncached(drawn: Model, parts: list[int], masked_context: bool) -> None:
     model = decodable(drawn)
@@ -47,7 +47,7 @@ def test_cached_is_uncached(drawn: Model, parts: list[int], masked_context: bool
         close(decoded(model, x, parts, **first), model(x, **first))
 
 
-@examples(50)
+@examples(34)
 @given(models(causal=True), cuts(SEQ), st.lists(st.integers(0, SEQ), min_size=BATCH, max_size=BATCH))
 def test_cached_is_uncached_behind_padding_on_the_left(drawn: Model, parts: list[int], padding: list[int]) -> None:
     model = decodable(drawn)
@@ -64,7 +64,7 @@ def test_cached_is_uncached_behind_padding_on_the_left(drawn: Model, parts: list
                 close(out[row : row + 1, n:], model(x[row : row + 1, n:], **own))
 
 
-@examples(40)
+@examples(27)
 @given(models(causal=True), cuts(SEQ), st.integers(0, 2))
 def test_cached_is_uncached_behind_prepended_embeddings(drawn: Model, parts: list[int], padding: int) -> None:
     model = decodable(drawn)
@@ -79,7 +79,7 @@ def test_cached_is_uncached_behind_prepended_embeddings(drawn: Model, parts: lis
     close(out[both], whole[both])
 
 
-@examples(40)
+@examples(27)
 @given(models(causal=True), cuts(SEQ), st.booleans())
 def test_cached_is_uncached_behind_memories(drawn: Model, parts: list[int], masked: bool) -> None:
     drawn.around.setdefault("max_mem_len", 4)
@@ -92,7 +92,7 @@ def test_cached_is_uncached_behind_memories(drawn: Model, parts: list[int], mask
         close(decoded(model, x, parts, mems=mems, **first), model(x, mems=mems, **first))
 
 
-@examples(25)
+@examples(17)
 @given(models(causal=True), st.booleans(), st.sampled_from([6, 24]))
 def test_prompts_of_different_lengths_go_on_as_each_alone(drawn: Model, cached: bool, window: int) -> None:
     drawn = drawn.without("return_only_embed", "logits_dim")
@@ -114,7 +114,7 @@ def test_prompts_of_different_lengths_go_on_as_each_alone(drawn: Model, cached: 
         assert torch.equal(out[row], alone[0, len(prompt) :])
 
 
-@examples(40)
+@examples(27)
 @given(models(around=False, causal=True), cuts(SEQ))
 def test_the_cache_has_the_bytes_that_the_graph_says(drawn: Model, parts: list[int]) -> None:
     assume(drawn.graph.why_not_cached() is None)

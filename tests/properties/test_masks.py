@@ -14,7 +14,7 @@ DIM = SIZES["dim"]
 HUGE = 1e6
 
 
-@examples(60)
+@examples(40)
 @given(models(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 2))
 def test_padding_on_either_side_changes_nothing(drawn: Model, left: int, right: int, further: int) -> None:
     model = drawn.model()
@@ -31,7 +31,7 @@ def test_padding_on_either_side_changes_nothing(drawn: Model, left: int, right: 
         close(out[:, left : left + 6], model(x, **given))
 
 
-@examples(40)
+@examples(27)
 @given(models(), st.integers(0, 3), st.integers(0, 2), st.integers(0, 2))
 def test_padding_around_prepended_embeddings_changes_nothing(drawn: Model, left: int, front: int, back: int) -> None:
     model = drawn.model()
@@ -50,7 +50,7 @@ def test_padding_around_prepended_embeddings_changes_nothing(drawn: Model, left:
     close(out[real].view_as(alone), alone)
 
 
-@examples(60)
+@examples(40)
 @given(models(around=False), st.lists(st.booleans(), min_size=14, max_size=14), st.sampled_from([1.0, 1e4, 1e15]))
 def test_what_is_masked_may_be_anything(drawn: Model, masked: list[bool], size: float) -> None:
     stack = drawn.stack()
@@ -72,7 +72,7 @@ def test_what_is_masked_may_be_anything(drawn: Model, masked: list[bool], size: 
     close(same[mask], out[mask])
 
 
-@examples(50)
+@examples(34)
 @given(models(), st.booleans(), st.booleans())
 def test_a_row_that_sees_nothing_is_finite(drawn: Model, no_context: bool, no_pairs: bool) -> None:
     model = drawn.model().train()
@@ -98,7 +98,7 @@ def test_a_row_that_sees_nothing_is_finite(drawn: Model, no_context: bool, no_pa
         assert beside["context"].grad.isfinite().all()
 
 
-@examples(40)
+@examples(27)
 @given(models(), st.booleans())
 def test_rows_do_not_affect_each_other(drawn: Model, masked: bool) -> None:
     model = drawn.model()
@@ -116,7 +116,7 @@ def test_rows_do_not_affect_each_other(drawn: Model, masked: bool) -> None:
             close(together[row : row + 1], alone, 1e-6)
 
 
-@examples(50)
+@examples(34)
 @given(models(causal=True, around=False), st.integers(1, 6))
 def test_no_gradient_comes_from_a_later_token(drawn: Model, cut: int) -> None:
     assume(drawn.graph.sees_later() is None)
@@ -129,7 +129,7 @@ def test_no_gradient_comes_from_a_later_token(drawn: Model, cut: int) -> None:
     assert (x.grad[:, :cut] != 0).any()
 
 
-@examples(40)
+@examples(27)
 @given(models(kinds="af", around=False), st.integers(0, 2**16))
 def test_masks_of_pairs_of_any_rank_and_of_padding_are_one_thing(drawn: Model, seed: int) -> None:
     stack = drawn.stack()
@@ -147,7 +147,7 @@ def test_masks_of_pairs_of_any_rank_and_of_padding_are_one_thing(drawn: Model, s
         close(hidden, stack(x, attn_mask=seen[:, None, None].expand(2, 1, 6, 6), **beside))
 
 
-@examples(30)
+@examples(20)
 @given(models(), st.sampled_from([0, 1]), st.sampled_from([0, 1, 3]), st.booleans())
 def test_there_may_be_no_token_and_no_context(drawn: Model, seq: int, context: int, masked: bool) -> None:
     model = drawn.model()

@@ -24,7 +24,7 @@ def positioned(draw: st.DrawFn, causal: bool | None = None) -> Model:
     return drawn
 
 
-@examples(25)
+@examples(17)
 @given(positioned(), st.integers(1, 40), st.lists(st.integers(0, 30), min_size=6, max_size=6, unique=True))
 def test_only_distances_count_and_rows_have_their_own(drawn: Model, by: int, where: list[int]) -> None:
     stack = drawn.stack()
@@ -40,7 +40,7 @@ def test_only_distances_count_and_rows_have_their_own(drawn: Model, by: int, whe
             close(stack(x, pos=pos + by, **beside), out, 1e-4)
 
 
-@examples(25)
+@examples(17)
 @given(positioned(causal=True), cuts(6), st.lists(st.integers(0, 30), min_size=6, max_size=6, unique=True))
 def test_cached_is_uncached_at_given_positions(drawn: Model, parts: list[int], where: list[int]) -> None:
     assume(drawn.graph.why_not_cached() is None)

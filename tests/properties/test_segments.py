@@ -18,7 +18,7 @@ def recurrent(drawn: Model, most: int = 99) -> Model:
     return Model(drawn.text, drawn.settings, around | {"max_mem_len": most, "use_abs_pos_emb": False}, drawn.seed)
 
 
-@examples(60)
+@examples(40)
 @given(models(causal=True), cuts(SEQ), st.lists(st.booleans(), min_size=BATCH * SEQ, max_size=BATCH * SEQ))
 def test_segments_are_one_long_pass(drawn: Model, parts: list[int], real: list[bool]) -> None:
     assume(drawn.graph.sees_later() is None)
@@ -38,7 +38,7 @@ def test_segments_are_one_long_pass(drawn: Model, parts: list[int], real: list[b
     close(torch.cat(out, dim=1)[mask], whole[mask])
 
 
-@examples(40)
+@examples(27)
 @given(models(causal=True), cuts(SEQ), st.integers(1, 2))
 def test_prepended_embeddings_are_remembered(drawn: Model, parts: list[int], padding: int) -> None:
     assume(drawn.graph.sees_later() is None)
@@ -57,7 +57,7 @@ def test_prepended_embeddings_are_remembered(drawn: Model, parts: list[int], pad
     close(torch.cat(out, dim=1), whole[:, -SEQ:])
 
 
-@examples(40)
+@examples(27)
 @given(models(), st.integers(1, 6))
 def test_memories_that_are_masked_whole_are_none_at_all(drawn: Model, length: int) -> None:
     assume(drawn.graph.why_not_segmented() is None)
@@ -72,7 +72,7 @@ def test_memories_that_are_masked_whole_are_none_at_all(drawn: Model, length: in
         close(model(x, mems=mems, **beside), model(x, **beside))
 
 
-@examples(40)
+@examples(27)
 @given(models(), st.sampled_from([1, 3]), cuts(SEQ))
 def test_memories_have_the_last_tokens_and_no_gradient(drawn: Model, most: int, parts: list[int]) -> None:
     assume(drawn.graph.why_not_segmented() is None)

@@ -17,7 +17,7 @@ from ..distributed.threads import of_threads
 from .models import SIZES, Model, close, context_for, examples, models
 
 
-@examples(25)
+@examples(17)
 @given(model=models(around=False), ranks=st.sampled_from([2, 3]))
 def test_shares_are_the_whole(model: Model, ranks: int) -> None:
     graph = model.graph

@@ -27,7 +27,7 @@ def with_dropout(drawn: Model) -> Model:
     return Model(drawn.text, drops | drawn.settings, {"emb_dropout": 0.5} | drawn.around, drawn.seed)
 
 
-@examples(60)
+@examples(40)
 @given(models(), st.booleans())
 def test_every_parameter_gets_a_finite_gradient(drawn: Model, dropped: bool) -> None:
     model = (with_dropout(drawn) if dropped else drawn).model().train()
@@ -39,7 +39,7 @@ def test_every_parameter_gets_a_finite_gradient(drawn: Model, dropped: bool) -> 
         assert parameter.grad.isfinite().all(), name
 
 
-@examples(40)
+@examples(27)
 @given(models(causal=True))
 def test_dropout_leaves_caches_and_memories_in_order(drawn: Model) -> None:
     assume(drawn.graph.why_not_segmented() is None)
@@ -82,7 +82,7 @@ def checkpointed(stack: xt_blocks.Stack) -> None:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
-@examples(50)
+@examples(34)
 @given(models(around=False), st.booleans(), st.booleans())
 def test_checkpointing_gives_the_same_gradients(drawn: Model, whole: bool, masked: bool) -> None:
     drawn = with_dropout(drawn)
