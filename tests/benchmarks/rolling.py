@@ -13,7 +13,8 @@ import time
 import torch
 
 import xt_blocks
-from xt_blocks.generation.decoding import RollingDecoding, decoding_of, read_prompts
+from xt_blocks.generation.prompts import read_prompts
+from xt_blocks.generation.steps import RollingDecoding, decoding_of
 
 from .memory import high_water, reset
 

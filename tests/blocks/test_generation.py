@@ -16,7 +16,7 @@ import blockdsl
 import xt_blocks
 from xt_blocks import AutoregressiveWrapper, TransformerWrapper, XLAutoregressiveWrapper, XTransformer
 from xt_blocks.blocks.attention import AnyAttention
-from xt_blocks.generation.decoding import Generation, GenerationOptions
+from xt_blocks.generation.options import Generation, GenerationOptions
 from xt_blocks.generation.sampling import Sampler, Sampling
 from xt_blocks.models.inputs import PlacedInputs
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import xt_blocks
 from blockdsl.graph.state import SLACK, why_not_rolling
-from xt_blocks.generation.decoding import RollingDecoding, WindowDecoding, decoding_of, read_prompts
+from xt_blocks.generation.prompts import read_prompts
+from xt_blocks.generation.steps import RollingDecoding, WindowDecoding, decoding_of
 
 from .own_kinds import GATED_CONVOLUTION, RUNNING_SUM, registered
 from .variants import SIZES, tokens

@@ -12,7 +12,8 @@ from torch import Tensor
 import blockdsl
 import xt_blocks
 from blockdsl import PatternError, UserError
-from xt_blocks.generation.decoding import WindowDecoding, read_prompts
+from xt_blocks.generation.prompts import read_prompts
+from xt_blocks.generation.steps import WindowDecoding
 from xt_blocks.positions import Rotary
 from xt_blocks.runtime.intermediates import Intermediates
 

@@ -22,17 +22,10 @@ from ..models.transformer import TransformerWrapper, loss_of
 from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from .beams import BeamSearch
-from .decoding import (
-    Generation,
-    GenerationOptions,
-    PromptTokens,
-    Started,
-    Stream,
-    check_read,
-    decoding_of,
-    read_prompts,
-    split_options,
-)
+from .decoding import Started, Stream
+from .options import Generation, GenerationOptions, split_options
+from .prompts import PromptTokens, check_read, read_prompts
+from .steps import decoding_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

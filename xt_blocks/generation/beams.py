@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from blockdsl.registry.options import real, whole
 
-from .decoding import Decoding, Generation, Started, generating, is_one_of
+from .decoding import Started, generating, is_one_of
+from .options import Generation
 from .sampling import Sampler, keep_top_k, log_probabilities
+from .steps import Decoding
 
 DRAWING = frozenset(("temperature", "top_k", "top_p", "top_a", "min_p", "generator"))
 """The options of a Generation that say how tokens are drawn."""

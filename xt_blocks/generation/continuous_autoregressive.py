@@ -19,7 +19,9 @@ from ..models.inputs import ContextInputs, PrefixedInputs
 from ..models.keywords import keywords_of, names_nearest
 from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
-from .decoding import Prompts, Stream, decoding_of
+from .decoding import Stream
+from .prompts import Prompts
+from .steps import decoding_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -38,7 +38,9 @@ from ..runtime.evaluation import evaluating
 from ..runtime.pretrained import Pretrained
 from .autoregressive import AutoregressiveWrapper
 from .beams import DRAWING
-from .decoding import Generation, GenerationOptions, PromptTokens, Stream, read_prompts
+from .decoding import Stream
+from .options import Generation, GenerationOptions
+from .prompts import PromptTokens, read_prompts
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

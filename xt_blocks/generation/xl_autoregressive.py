@@ -19,22 +19,10 @@ from ..runtime.auxiliary import auxiliary_losses
 from ..runtime.drawn import Drawn
 from .autoregressive import check_causal, shifted
 from .beams import BeamSearch
-from .decoding import (
-    Decoding,
-    Generation,
-    GenerationOptions,
-    Prompts,
-    PromptTokens,
-    Rows,
-    Started,
-    Stream,
-    check_read,
-    compiled_step,
-    of_places,
-    of_step,
-    read_prompts,
-    split_options,
-)
+from .decoding import Started, Stream
+from .options import Generation, GenerationOptions, split_options
+from .prompts import Prompts, PromptTokens, check_read, of_places, of_step, read_prompts
+from .steps import Decoding, Rows, compiled_step
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -12,7 +12,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..generation.decoding import Prompts, Rows, selected
+from ..generation.prompts import Prompts
+from ..generation.steps import Rows, selected
 from ..kernels.compat import uncompiled
 from ..models.sequence import SequenceModel
 
@@ -28,7 +29,7 @@ def without_none(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class WholeDecoding:
-    """A `generation.decoding.Decoding` that reads all of the window at each step.
+    """A `generation.steps.Decoding` that reads all of the window at each step.
 
     Args:
         net: called with (batch, up to max_seq_len) tokens, or vectors (batch, up to max_seq_len, dim).

@@ -16,7 +16,9 @@ from blockdsl.registry.options import whole
 
 from ..generation import autoregressive, continuous_autoregressive, xl_autoregressive
 from ..generation.beams import BeamSearch
-from ..generation.decoding import Prompts, Started, Stream, read_prompts, split_options
+from ..generation.decoding import Started, Stream
+from ..generation.options import split_options
+from ..generation.prompts import Prompts, read_prompts
 from ..models.transformer import loss_of
 from ..runtime.auxiliary import auxiliary_losses
 from .any_net import WholeDecoding, is_our_model, without_none
