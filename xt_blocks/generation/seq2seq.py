@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-import blockdsl  # not `from blockdsl import compile`, which loads networkx now and not when a model is made
-from blockdsl import Pattern, parse
-from blockdsl.errors import PatternError, UserError, did_you_mean
-from blockdsl.language.ordering import pattern_of
+from blockdsl import Pattern
+from blockdsl.errors import PatternError, UserError
 from blockdsl.registry.keywords import spells
 from blockdsl.registry.options import check_names, real, whole
-from blockdsl.registry.settings import deepnorm_settings, table
-from blockdsl.registry.streams import ANYWAY, NO_CONTEXT, REFUSED, SIDES, checked_pair_keywords, side_of
-from blockdsl.registry.tokens import TOKEN_OPTIONS
 
 from ..blocks.subset import without_share
 from ..kernels.compat import uncompiled
@@ -28,7 +22,7 @@ from ..models.continuous import ContinuousTransformerWrapper
 from ..models.encoder_decoder import conditions
 from ..models.inputs import ContextInputs
 from ..models.keywords import keywords_of, names_nearest, takes_what
-from ..models.layers import ORDERING, Decoder, Encoder, stack_keywords
+from ..models.layers import Decoder, Encoder
 from ..models.sequence import SequenceModel
 from ..models.transformer import TransformerWrapper
 from ..models.vision import ViTransformerWrapper
@@ -40,6 +34,7 @@ from .autoregressive import AutoregressiveWrapper
 from .beams import DRAWING
 from .decoding import Stream
 from .options import Generation, GenerationOptions
+from .pair_keywords import check_pair_keywords, graph_of_both, keywords_of_both, keywords_of_side, with_deepnorm
 from .prompts import PromptTokens, read_prompts
 
 if TYPE_CHECKING:
@@ -52,33 +47,6 @@ if TYPE_CHECKING:
 _READ_BY_DECODER = ("self", "prompts", "seq_len", "mask", "context", "context_mask", "context_pos", "condition")
 # What the encoder reads, if not tokens → its class.
 _ENCODERS: dict[str, type[Any]] = {"vectors": ContinuousTransformerWrapper, "images": ViTransformerWrapper}
-_OF_WRAPPER = {option.name for option in TOKEN_OPTIONS}
-
-# Keywords beside the settings that one of the two cannot take, and why; a value that says what is so anyway is taken.
-_OF_CROSS_ATTENTION = ("cross_attn_dim_context", "cross_attn_rotary", "cross_attn_tokens_dropout")
-_OF_BOTH = {
-    "dim": "encoder and decoder are of one width: give dim=",
-    "causal": "the decoder is causal and the encoder is not",
-}
-_REFUSED = {
-    "enc_": {**REFUSED["enc_"], **_OF_BOTH}
-    | dict.fromkeys(("cross_attend", "only_cross", *_OF_CROSS_ATTENTION), NO_CONTEXT),
-    "dec_": {**REFUSED["dec_"], **_OF_BOTH, "cross_attend": "the decoder attends to the encoder's output anyway"},
-}
-_ANYWAY: dict[str, dict[str, Any]] = {
-    "enc_": ANYWAY["enc_"]
-    | dict.fromkeys(("causal", "cross_attend", "only_cross"), False)
-    | {"cross_attn_tokens_dropout": 0},
-    "dec_": ANYWAY["dec_"] | {"causal": True, "cross_attend": True},
-}
-
-
-def _keywords() -> Iterator[Parameter]:
-    """Both sides' own: those of a TransformerWrapper and of its stack, with the side's prefix."""
-    for prefix, stack in (("enc_", Encoder), ("dec_", Decoder)):
-        for parameter in (*signature(TransformerWrapper).parameters.values(), *signature(stack).parameters.values()):
-            if parameter.name not in _REFUSED[prefix] and parameter.name != "attn_layers":
-                yield parameter.replace(name=prefix + parameter.name, kind=Parameter.KEYWORD_ONLY)
 
 
 class TargetOptions(GenerationOptions, total=False):
@@ -142,7 +110,7 @@ class XTransformer(Drawn, Pretrained, nn.Module):
     encoder_class, decoder_class = Encoder, Decoder
     model_class, wrapper_class = TransformerWrapper, AutoregressiveWrapper
 
-    @spells(_keywords())
+    @spells(keywords_of_both())
     def __init__(
         self,
         *,
@@ -170,18 +138,20 @@ class XTransformer(Drawn, Pretrained, nn.Module):
         }
         if pattern is not None:
             both = {"dim": dim, "tie_token_emb": tie_token_emb or None, "deepnorm": deepnorm or None}
-            graph = _graph_of(pattern, {name: value for name, value in both.items() if value is not None} | keywords)
+            graph = graph_of_both(
+                pattern, {name: value for name, value in both.items() if value is not None} | keywords
+            )
             self._join(*self._models(graph.streams()), tie_token_emb=graph.tie_token_emb, **options)
             return
         if dim is None:
             raise TypeError("XTransformer() needs dim=")
-        _check_names(keywords)
-        enc_tokens, enc_stack = _of("enc_", keywords)
-        dec_tokens, dec_stack = _of("dec_", keywords)
+        check_pair_keywords(keywords)
+        enc_tokens, enc_stack = keywords_of_side("enc_", keywords)
+        dec_tokens, dec_stack = keywords_of_side("dec_", keywords)
         if "pattern" not in dec_stack:
             dec_stack["cross_attend"] = True
         if deepnorm:
-            enc_stack, dec_stack = _with_deepnorm(enc_stack, dec_stack)
+            enc_stack, dec_stack = with_deepnorm(enc_stack, dec_stack)
         with _named("encoder"):
             stack = self.encoder_class(dim=dim, **enc_stack)
             encoder = self.model_class(attn_layers=stack, return_only_embed=True, **enc_tokens)
@@ -478,52 +448,6 @@ def _named(side: str) -> Iterator[None]:
         raise type(error)(f"the {side}: {error}") from error
 
 
-def _check_names(keywords: Mapping[str, Any]) -> None:
-    """Raise TypeError at a keyword that neither side has or that its side cannot take, and where one is missing."""
-    known = [prefix + name for prefix in SIDES for name in (*_OF_WRAPPER, *stack_keywords())]
-    known += ["dim", "tie_token_emb", "ignore_index", "pad_value", "cross_attn_tokens_dropout", "deepnorm"]
-    known += ["return_tgt_loss", "start_token", "generation"]
-    for keyword in keywords:
-        prefix, name = keyword[:4], keyword[4:]
-        anyway = _ANYWAY.get(prefix, {}).get(name, ...) == keywords[keyword]
-        if not anyway and (reason := _REFUSED.get(prefix, {}).get(name)):
-            raise TypeError(f"XTransformer() takes no {keyword}=: {reason}")
-        if keyword not in known:
-            hint = did_you_mean(keyword, [name for name in known if _REFUSED.get(name[:4], {}).get(name[4:]) is None])
-            raise TypeError(f"XTransformer() got an unknown argument '{keyword}'" + (f"; {hint}" if hint else ""))
-    for needed in (prefix + name for prefix in SIDES for name in ("num_tokens", "max_seq_len")):
-        if needed not in keywords:
-            raise TypeError(f"XTransformer() needs {needed}=")
-
-
-def _graph_of(pattern: str | Pattern, settings: Mapping[str, Any]) -> BlockGraph:
-    """The graph of two streams over tokens, from their text.
-
-    Raises:
-        TypeError: the text has one stream, or a keyword is unknown, says the order of blocks, or is missing.
-    """
-    pattern = parse(pattern) if isinstance(pattern, str) else pattern
-    if pattern.encoder is None:
-        hint = "enc_pattern= and dec_pattern= are of one each"
-        raise TypeError(f"XTransformer's pattern has two streams, as (a f)*6 => (a c f)*6; {hint}")
-    orders = [name for name in settings if side_of(name)[1] not in table() and name[4:] in (*ORDERING, "pattern")]
-    if orders:
-        raise TypeError(f"pattern= and {'=, '.join(orders)}= are both given; the pattern has the order")
-    graph = blockdsl.compile(pattern, **checked_pair_keywords(settings, "XTransformer"))
-    for prefix, stream in (("enc_", graph.encoder), ("dec_", graph)):
-        if stream is None or stream.reads is None or (prefix == "dec_" and stream.reads != "tokens"):
-            raise TypeError(f"XTransformer() needs {prefix}num_tokens=; lower takes graphs of two stacks alone")
-    return graph
-
-
-def _of(prefix: str, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The keywords of one side without their prefix: TransformerWrapper's, and the stack's."""
-    own = {name.removeprefix(prefix): value for name, value in keywords.items() if name.startswith(prefix)}
-    own = {name: value for name, value in own.items() if name not in _REFUSED[prefix]}  # what is so anyway
-    tokens = {name: own.pop(name) for name in [*own] if name in _OF_WRAPPER}
-    return tokens, own
-
-
 def _check_encoder(encoder: Any) -> None:
     """Raise unless it is a model that gives vectors of a sequence or an image, and attends to nothing else."""
     if isinstance(uncompiled(encoder), ViTransformerWrapper):
@@ -556,21 +480,3 @@ def _check_tie(encoder: BlockGraph, decoder: BlockGraph) -> None:
         )
         if theirs != ours:
             raise UserError(f"tie_token_emb is set, but enc_{name}={theirs} and dec_{name}={ours} differ")
-
-
-def _with_deepnorm(encoder: dict[str, Any], decoder: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of both with DeepNorm's constants for an encoder that a decoder reads."""
-    for prefix, settings in (("enc_", encoder), ("dec_", decoder)):
-        if "deepnorm" in settings:
-            raise TypeError(f"deepnorm= is of both, and {prefix}deepnorm= is given too; give one")
-    constants = deepnorm_settings(_blocks(encoder), _blocks(decoder))
-    own = {name: constants[name] for name in ("scale_residual_constant", "init_gain")}
-    return {"deepnorm": True} | own | encoder, {"deepnorm": True} | decoder
-
-
-def _blocks(settings: dict[str, Any]) -> int:
-    """How many blocks the stack with these settings has."""
-    pattern = settings.get("pattern")
-    if pattern is None:
-        pattern = pattern_of(**{name: settings[name] for name in ORDERING if name in settings})
-    return len((parse(pattern) if isinstance(pattern, str) else pattern).layer_types)
