@@ -112,7 +112,7 @@ def test_a_kind_of_ones_own_says_its_options_in_its_words() -> None:
 @pytest.mark.parametrize("name", ["t5", "t5_1_1", "bart", "whisper"])
 def test_two_streams_are_as_narrow_as_a_column(name: str) -> None:
     picture = read(zoo.entry(name).graph().to_svg())
-    assert picture.width <= 450
+    assert picture.width <= 400
     both, *each = [line.area for line in picture.head if "parameters" in line.words]
     assert len({area.top for area in each}) == 1
     assert len(each) == 2

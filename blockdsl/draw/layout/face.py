@@ -120,11 +120,11 @@ class _Face:
 
     @cached_property
     def pill(self) -> Rect | None:
-        """Of the norm on the rail: from that to its left and right, and below the box's top."""
+        """Of the norm on the rail: from that mostly to its left, where a column is wide, and below the box's top."""
         if not self.norm:
             return None
         wide = even(text_width(self.norm, "mark") + 10)
-        return Rect(-wide / 2, self.height + 4, wide, PILL)
+        return Rect(min(wide / 2, SHOULDER - 3) - wide, self.height + 4, wide, PILL)
 
 
 @lru_cache(REMEMBERED)
@@ -159,7 +159,8 @@ def _look(face: _Face, wide: float, hue: str, badge: str, on_rail: bool) -> Look
         join = (rail, leave) if face.sign else None
         if face.pill is not None:
             marks.append(Mark(face.pill.moved(rail, 0), "norm"))
-            texts.append(Text(rail, face.pill.y + 11.5, face.norm, "mark", "middle"))
+            middle = rail + face.pill.x + face.pill.width / 2
+            texts.append(Text(middle, face.pill.y + 11.5, face.norm, "mark", "middle"))
     return Look("block", rect, tuple(texts), tuple(marks), join, face.sign, face.kind, hue)
 
 
