@@ -2,8 +2,8 @@
 
     python tests/kernels/without.py
 
-torch is imported once; each run is a process forked from there, which takes the name away, imports the product, puts the
-name back (torch itself lives on it) and runs.
+torch is imported once, and the language, which has nothing of it; each run is a process forked from there, which takes
+the name away, imports xt_blocks, puts the name back (torch itself lives on it) and runs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import torch._dynamo
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.optim import optimizer
+
+import blockdsl
 
 
 @contextmanager
@@ -138,6 +140,8 @@ def run(without: str) -> dict[str, Any]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    blockdsl.compile("a f", dim=8, num_tokens=8, max_seq_len=8)
+    assert "xt_blocks" not in sys.modules
     for name in ("", *HIDDEN):
         sys.stdout.flush()
         child = os.fork()
