@@ -253,6 +253,15 @@ def check_the_keyboard_alone_is_enough(page: Page) -> None:
     assert page.settled().text == TEXT
 
 
+def check_blocks_have_their_names_where_words_are_too_small_to_be_shown(page: Page) -> None:
+    near = [page.node(node).accessible_name for node in page.names(".block")]
+    assert [name for name in near if "GEGLU" in name] == [near[4]]
+    for _ in range(8):
+        page.one("#out").click()
+    assert page.js("getComputedStyle(document.querySelector('#view .block text')).display") == "none"
+    assert [page.node(node).accessible_name for node in page.names(".block")] == near
+
+
 def check_another_name_by_keyboard_alone(page: Page) -> None:
     page.caret(TEXT.index("unit*3") + 2)
     page.keys("F2")

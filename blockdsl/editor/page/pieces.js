@@ -133,6 +133,8 @@ export class Pieces {
       if (known.matches(".block, .node")) {
         known.setAttribute("role", "button");
         known.setAttribute("tabindex", -1);
+        const words = [...known.querySelectorAll("text")].map((text) => text.textContent).join(" ");
+        if (words) known.setAttribute("aria-label", words);  // a block has its name where words are too small to be shown
       }
       this.shapes[shape] = known;
     }
