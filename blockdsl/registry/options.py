@@ -214,8 +214,10 @@ def spell(value: Any) -> str:
 
 
 def in_digits(number: int | float) -> str:
-    """A number for a reader: `8,192`, `0.5`, `1e-6`."""
-    return f"{number:,}" if isinstance(number, int) else f"{number:.6g}".replace("e-0", "e-")
+    """A number for a reader: `8,192`, `0.5`, `1e-6`, `1e11`."""
+    short = f"{number:.6g}".replace("e-0", "e-").replace("e+", "e")
+    round_one = abs(number) >= 1e9 and float(short) == number
+    return f"{number:,}" if isinstance(number, int) and not round_one else short
 
 
 def by_name(options: Sequence[Option]) -> dict[str, Option]:

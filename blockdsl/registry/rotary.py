@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .options import Option, Value
+from .options import Option, Value, in_digits
 
 SWITCH = "rotary_pos_emb"
 _ON = "rotary positions in self-attention (arXiv:2104.09864)"
@@ -243,7 +243,8 @@ def note(o: Any) -> str:
     """A node in a few words."""
     parts = [f"rotary {o.dim}"]
     parts += ["interleaved"] if o.interleaved else []
-    parts += [f"theta {o.theta:,.12g}"] if o.theta != 10_000 else []
+    theta = int(o.theta) if o.theta == int(o.theta) else o.theta
+    parts += [f"theta {in_digits(theta)}"] if o.theta != 10_000 else []
     parts += [o.scaling + ("" if o.factor is None else f" × {o.factor:g}")] if o.scaling else []
     parts += (
         [] if o.xpos_scale_base is None else ["xPos" + ("" if o.xpos_scale_base == 512 else f" {o.xpos_scale_base:g}")]

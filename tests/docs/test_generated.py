@@ -65,10 +65,13 @@ def test_the_photograph_of_the_page_is_shown_small_and_of_a_pattern_that_there_i
 def test_the_gallery_is_of_the_zoo() -> None:
     shown = gallery.PAGE.read_text(encoding="utf-8")
     assert shown == with_outputs(gallery.page()), ANEW
-    assert {*re.findall(r"pictures/zoo/(\w+\.svg)", shown)} == {*gallery.pictures()}
+    drawn = gallery.pictures()
+    assert {*re.findall(r"pictures/zoo/(\w+\.svg)", shown)} == {*drawn}
     assert {path.name: path.read_text(encoding="utf-8") for path in gallery.PICTURES.iterdir()} == {
-        name: svg + "\n" for name, svg in gallery.pictures().items()
+        name: svg + "\n" for name, svg in drawn.items()
     }, ANEW
+    cut = {name: re.findall(r"<text[^>]*>([^<]*…)<", svg) for name, svg in drawn.items()}
+    assert [*filter(None, cut.values())] == []
     assert (gallery.spoken(124_439_808), gallery.spoken(999_885_952)) == ("124 M", "1 B")
 
 
