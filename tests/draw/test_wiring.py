@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import blockdsl
 from blockdsl import BlockGraph
+from blockdsl.draw.layout.picture import scene
 
 from .reading import Line, Picture, check
 
@@ -248,3 +249,15 @@ def test_random_wiring_is_drawn(first: str, second: str, unfold: bool) -> None:
     text = g.to_text()
     assert all(line == line.rstrip() for line in text.splitlines())
     assert g.to_mermaid().count("subgraph") == g.to_dot(fold=True).count("subgraph")
+
+
+def test_what_an_encoder_gives_enters_a_context_that_is_the_leftmost_of_the_decoder_too() -> None:
+    text = "f ((c f (a & (c f))) & (f ((f a) & ((c f f & (f (f & (a f)))) ((f f a & (a a f)) c)))))"
+    whole = scene(blockdsl.compile(f"a => {text}", dim=24, heads=2).streams())
+    rects = {box.node: box.rect for box in whole.boxes if box.rect}
+    (way,) = [edge.points for edge in whole.edges if edge.source == "encoder.output"]
+    context = rects["decoder.context"]
+    assert way[-1] == (context.x + context.width / 2, context.y)
+    for (x0, y0), (x1, y1) in itertools.pairwise(way):
+        left, right, top, bottom = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+        assert not [n for n, r in rects.items() if r.x < right and left < r.right and r.y < bottom and top < r.bottom]

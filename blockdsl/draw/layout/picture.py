@@ -161,10 +161,10 @@ def _into(output: Box, context: Box, x: float, whole: Scene) -> Edge:
     """An edge to the box of a context, from above all that stands beside that."""
     assert output.rect is not None
     assert context.rect is not None
-    beside = (box.rect for box in whole.boxes if box.rect and box.rect.x > x)
+    x -= APART / 2
+    beside = [box.rect for box in whole.boxes if box.rect and box.rect.x > x]  # the context too, be it the leftmost
     top = min(rect.y for rect in beside if rect.y <= context.rect.middle <= rect.bottom)
     middle, above = context.rect.x + context.rect.width / 2, top - DOWN / 2
-    x -= APART / 2
     start = output.rect.right, output.rect.middle
     points = (start, (x, start[1]), (x, above), (middle, above), (middle, context.rect.y))
     return Edge("context", output.node, context.node, points)
