@@ -107,6 +107,14 @@ def test_what_only_one_has_is_beside_what_only_the_other_has_or_beside_nothing()
     assert picture.node("after.c1").words[-1] == "+"
 
 
+def test_what_a_change_says_of_an_option_is_not_said_above_it_too() -> None:
+    picture = drawn(graph("a(qkv_bias, out_bias) f"), graph("a(out_bias, qk_scale=2) f"))
+    before, after = (" ".join(picture.node(f"{side}.a0").words) for side in ("before", "after"))
+    assert "qkv_bias" in before
+    assert (after.count("qkv_bias"), after.count("qk_scale")) == (1, 1)
+    assert (before.count("out_bias"), after.count("out_bias")) == (1, 1)  # it did not change
+
+
 def test_changes_of_the_whole_stack_are_at_its_head_and_not_on_each_block() -> None:
     before, after = graph("(a f)*3", causal=True), graph("(a f)*3", use_rmsnorm=True, dim=64, rotary_pos_emb=True)
     picture = drawn(before, after)

@@ -206,7 +206,9 @@ class Faces:
         if key not in self.known:
             attrs, uses = self.graph.block(node), len(self.graph.uses(node))
             own = attrs["shift"], attrs["scale"], attrs["tie"] or ""
-            lines, rotated = under_title(self.captions, node, self.opened), self.opened and rotates(self.graph, node)
+            changed = frozenset(said.partition(" ")[0] for said in self.told.changes.get(node, ()))
+            lines = under_title(self.captions, node, self.opened, changed)
+            rotated = self.opened and rotates(self.graph, node)
             self.known[key] = _face(
                 kind_of(attrs["kind"]),
                 attrs["options"],

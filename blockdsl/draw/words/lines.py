@@ -22,11 +22,16 @@ def facts(graph: Graph, node: str) -> tuple[str, ...]:
     return _facts(kind_of(attrs["kind"]), attrs["options"], graph.dim, len(graph.uses(node)))
 
 
-def under_title(captions: Captions, node: str, opened: bool) -> tuple[str, ...]:
-    """What stands under a block's title; `opened`: its operations do too, and say the facts."""
+def under_title(captions: Captions, node: str, opened: bool, changed: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """What stands under a block's title.
+
+    Args:
+        opened: its operations do too, and say the facts.
+        changed: options that a comparison tells below that.
+    """
     attrs, uses = captions.graph.block(node), len(captions.graph.uses(node))
     shown = tuple(captions.shown(node))
-    lines = _under_title(kind_of(attrs["kind"]), attrs["options"], captions.graph.dim, uses, shown, opened)
+    lines = _under_title(kind_of(attrs["kind"]), attrs["options"], captions.graph.dim, uses, shown, opened, changed)
     return *lines, *([] if opened else captions.normed(node)), *filter(None, [captions.astray.get(node)])
 
 
@@ -37,15 +42,23 @@ def _facts(kind: Kind, options: Mapping[str, Any], dim: int, uses: int) -> tuple
 
 @by_content
 def _under_title(
-    kind: Kind, options: Mapping[str, Any], dim: int, uses: int, shown: tuple[tuple[str, str], ...], opened: bool
+    kind: Kind,
+    options: Mapping[str, Any],
+    dim: int,
+    uses: int,
+    shown: tuple[tuple[str, str], ...],
+    opened: bool,
+    changed: frozenset[str],
 ) -> tuple[str, ...]:
     words = opened_words if opened else block_words
     own = by_name(kind.all_options())
     further = [
         text
         for name, text in shown
-        if name not in own or own[name].reads or not said(kind, dim, options, uses, name, words)
+        if name not in changed
+        and (name not in own or own[name].reads or not said(kind, dim, options, uses, name, words))
     ]
     unsaid_here = unsaid(kind, dim, options, uses, words) if opened else ()
-    hidden = (told_of(kind, option, options[option.name]) for option in unsaid_here if option.name not in dict(shown))
+    told = changed | dict(shown).keys()
+    hidden = (told_of(kind, option, options[option.name]) for option in unsaid_here if option.name not in told)
     return tuple(dict.fromkeys((*(() if opened else _facts(kind, options, dim, uses)), *further, *hidden)))
