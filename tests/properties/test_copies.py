@@ -127,7 +127,8 @@ def test_looking_inside_changes_nothing_and_shows_what_was_attended(drawn: Model
     assert [*record.streams] == [step.node for step in model.attn_layers.plan if step.block is not None]
     for node, scores in record.attention.items():
         attrs = model.graph.nx.nodes[node]
-        total = scores.weights.sum(dim=-1)
+        signed = attrs["options"].get("cog_signed")
+        total = (scores.weights.abs() if signed else scores.weights).sum(dim=-1)
         if mask is not None:  # padding that sees no token has no weights: a window may hold padding alone
             padded = total[1, ..., 4:]
             total[1, ..., 4:] = torch.where(padded == 0, 1.0, padded)

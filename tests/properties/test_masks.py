@@ -24,7 +24,8 @@ def test_padding_on_either_side_changes_nothing(drawn: Model, left: int, right: 
     given = context_for(model, 2)
     padded = {**given}
     if "context" in given:
-        longer = torch.cat((given["context"], HUGE * torch.randn(2, further, DIM, dtype=torch.float64)), dim=1)
+        junk = HUGE * torch.randn(2, further, given["context"].shape[-1], dtype=torch.float64)
+        longer = torch.cat((given["context"], junk), dim=1)
         padded |= {"context": longer, "context_mask": (torch.arange(5 + further) < 5).expand(2, -1)}
     with torch.no_grad():
         out = model(torch.cat((padding[0], x, padding[1]), dim=1), mask=mask, **padded)
