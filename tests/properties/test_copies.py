@@ -81,8 +81,9 @@ def test_every_precision_runs_in_its_own_type(drawn: Model, dtype: torch.dtype) 
     assert out.dtype == dtype
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     assert out.isfinite().all()
-    # rounding decides which scores are the largest, and which experts
-    if "sparse_topk" not in f"{drawn.settings} {drawn.text}" and "e" not in drawn.kinds:
+    # rounding decides which scores are the largest, the signs of those near zero, and which experts
+    said = f"{drawn.settings} {drawn.text}"
+    if not any(name in said for name in ("sparse_topk", "cog_signed")) and "e" not in drawn.kinds:
         # bfloat16 has two to three digits, and each block loses some
         loss = {torch.bfloat16: 0.3, torch.float16: 0.04, torch.float64: 1e-9}[dtype]
         assert (out[mask].double() - want).norm() <= loss * want.norm()
