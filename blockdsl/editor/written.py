@@ -41,10 +41,8 @@ class Written:
     @cached_property
     def streams(self) -> dict[str, Still]:
         """The graph of each stream, for who only reads it; `made` has judged it."""
-        found = {} if self.graph is None else {name: still(each) for name, each in self.graph.streams().items()}
-        for stream in found.values():
-            stream.readable = True
-        return found
+        streams = {} if self.graph is None else self.graph.streams()
+        return {name: still(stream, readable=True) for name, stream in streams.items()}
 
     def told(self, side: str) -> dict[str, Any]:
         """What the page shows of the text; `side`: what its blocks are called by in the picture of a difference."""

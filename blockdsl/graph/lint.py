@@ -35,8 +35,7 @@ def check_built(graph: Graph) -> None:
     Raises:
         GraphError: as above.
     """
-    rules = tuple(tuple(rule for rule in group if rule not in _KEPT_BY_BUILD) for group in _RULES)
-    _refuse("the graph cannot be lowered", faults(graph, rules))
+    _refuse("the graph cannot be lowered", faults(graph, _OF_BUILT))
 
 
 def check_readable(graph: Graph) -> None:
@@ -137,7 +136,7 @@ _READABLE: tuple[tuple[Rule, ...], ...] = (
     (attributes.edges, attributes.blocks, attributes.stage_range),
     (wiring.acyclic,),
 )
-_KEPT_BY_BUILD: tuple[Rule, ...] = (
+_KEPT_BY_BUILD = {
     attributes.nodes,
     attributes.edges,
     attributes.stage_range,
@@ -145,4 +144,6 @@ _KEPT_BY_BUILD: tuple[Rule, ...] = (
     wiring.broken_streams,
     wiring.without_readers,
     wiring.wrong_stages,
-)
+}
+"""Which no text can break."""
+_OF_BUILT = tuple(tuple(rule for rule in rules if rule not in _KEPT_BY_BUILD) for rules in _RULES)

@@ -62,10 +62,10 @@ class Still(Graph):
         return [*self._sources[node].get(carries, ())]
 
 
-def still(graph: Graph) -> Still:
-    """The graph as one that is only read; what changes later is not seen."""
+def still(graph: Graph, readable: bool = False) -> Still:
+    """The graph as one that is only read; what changes later is not seen. `readable`: it has been judged."""
     if isinstance(graph, Still):
         return graph
     out = Still(graph.nx)
-    out._of = graph
+    out._of, out.readable = graph, readable
     return out
