@@ -17,7 +17,7 @@ from ..registry.positions import Scheme
 from ..registry.settings import block_default
 from ..registry.tokens import input_attributes
 from . import written
-from .given import misread
+from .given import misread, over_context
 from .graph import Graph
 from .nodes import output_attributes
 from .resolve import ResolvedBlock, ResolvedBranches, ResolvedPattern, ResolvedStep
@@ -176,6 +176,12 @@ class _Builder:
                 own = "read those of another block" if "scores" in block.reads else "write residual_attn=false here"
                 hint = f"give both blocks the same number of {what}, or {own}"
                 raise PatternError(self.resolved.pattern.source, block.span, problem, hint)
+        earlier = self.graph.nodes[source]
+        theirs, own = self.kinds[earlier["kind"]], self.kinds[block.kind]
+        if over_context(theirs, earlier["options"]) != over_context(own, block.options):
+            problem = f"reads {source} ({theirs.title}), and scores over tokens do not fit scores over the context"
+            hint = "read those of self-attention in self-attention, and those of cross-attention in cross-attention"
+            raise PatternError(self.resolved.pattern.source, block.span, problem, hint)
         self._edge(source, node, "scores")
 
     def _normed(self, source: str, node: str, block: ResolvedBlock) -> None:

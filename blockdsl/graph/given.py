@@ -7,8 +7,9 @@ itself, from any node of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from ..registry.kinds import kind_of, kinds
+from ..registry.kinds import Kind, kind_of, kinds
 from ..registry.options import Value
 from .graph import Graph
 
@@ -36,6 +37,11 @@ def misread(graph: Graph, source: str, node: str, what: str) -> str | None:
     if what == "kv" and _rotary(graph, source) != _rotary(graph, node):
         return f"{place}, whose keys are rotated by other positions"
     return None
+
+
+def over_context(kind: Kind, options: Mapping[str, Any]) -> bool:
+    """Whether keys are of another sequence."""
+    return "context" in kind.inputs and not options.get("context")
 
 
 def _sizes(graph: Graph, node: str) -> Mapping[str, Mapping[str, Value]] | str:

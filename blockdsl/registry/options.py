@@ -215,7 +215,7 @@ def spell(value: Any) -> str:
 
 def in_digits(number: int | float) -> str:
     """A number for a reader: `8,192`, `0.5`, `1e-6`, `1e11`."""
-    short = f"{number:.6g}".replace("e-0", "e-").replace("e+", "e")
+    short = f"{number:.6g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
     round_one = abs(number) >= 1e9 and float(short) == number
     return f"{number:,}" if isinstance(number, int) and not round_one else short
 

@@ -14,7 +14,7 @@ from blockdsl.draw.words.captions import Captions
 from blockdsl.draw.words.header import head_of
 from blockdsl.reference import needs
 from blockdsl.registry.kinds import kind_of
-from blockdsl.registry.options import Option
+from blockdsl.registry.options import Option, in_digits
 from blockdsl.registry.settings import STACK_SETTINGS
 
 from ..built_in import BUILT_IN
@@ -124,3 +124,9 @@ def test_two_streams_are_as_narrow_as_a_column(name: str) -> None:
 )
 def test_so_are_branches(pattern: str) -> None:
     assert read(blockdsl.compile(pattern, dim=512, causal=True).to_svg()).width <= 450
+
+
+def test_a_number_is_short_and_none_is_rounded_to_be_so() -> None:
+    numbers = (8192, 1_000_000, 10**9, 10**11, 1_234_567_890, 0.5, 1e-6, 1e11)
+    said = ["8,192", "1,000,000", "1e9", "1e11", "1,234,567,890", "0.5", "1e-6", "1e11"]
+    assert [in_digits(number) for number in numbers] == said

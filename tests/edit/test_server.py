@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import blockdsl
 from blockdsl import UserError
 from blockdsl.editor import page
 from blockdsl.editor.server import HOST, MOST, EditedFile, Server
@@ -252,3 +253,11 @@ def test_a_disk_that_refuses(tmp_path: Path) -> None:
     assert not answer["ok"]
     assert answer["problem"].startswith(f"cannot write {path}: ")
     assert EditedFile("a").save("a", "")["problem"] == "the pattern was not opened from a file"
+
+
+def test_costs_are_of_the_length_that_is_asked_for(server: Server) -> None:
+    graph = blockdsl.compile("a f", dim=64, heads=2)
+    for length in (8, 512, 8):
+        request = {"do": "look", "text": "a f", "settings": {"dim": 64, "heads": 2}, "seq_len": length}
+        _, answer = ask(server, request)
+        assert answer["costs"]["total"]["flops"][1] == f"{round(graph.flops(length) / length):,}"

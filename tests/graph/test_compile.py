@@ -337,6 +337,20 @@ def test_residual_attention_is_an_option_of_each_block_too() -> None:
     assert scores("a a(residual_attn=false) a", residual_attn=True) == {"a1 → a2"}
 
 
+@pytest.mark.parametrize(
+    ("text", "source"), [("c ^k f a(scores=k)", "c0 (cross-attention)"), ("a ^k f c(scores=k)", "a0 (self-attention)")]
+)
+def test_scores_over_another_sequence_are_refused_where_they_are_written(text: str, source: str) -> None:
+    with pytest.raises(PatternError) as error:
+        graph(text)
+    assert str(error.value) == (
+        f"1:8: reads {source}, and scores over tokens do not fit scores over the context\n"
+        f"  {text}\n"
+        "         ^^^^^^^^^^^\n"
+        "  read those of self-attention in self-attention, and those of cross-attention in cross-attention"
+    )
+
+
 def test_residual_attention_of_other_heads_is_refused_where_it_is_written() -> None:
     with pytest.raises(PatternError) as error:
         graph("a f a(heads=4)", residual_attn=True)

@@ -635,6 +635,23 @@ def test_no_text_breaks_the_rules_that_are_not_asked_of_what_is_just_built(text:
     assert g.lint() is g
 
 
+def test_what_is_compiled_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    faulty = graph("a f a").nx
+    faulty.nodes["a2"]["options"]["heads"] = 0
+    monkeypatch.setattr("blockdsl.api.build", lambda stack: faulty)
+    with pytest.raises(GraphError, match="a2: heads must be"):
+        graph("a f a")
+
+
+@pytest.mark.parametrize("ends", [("input", "f1"), ("a0", "output")])
+def test_a_norm_is_shared_between_blocks_alone(ends: tuple[str, str]) -> None:
+    g = graph("a f")
+    before = g.nx.edges[ends]["carries"] if g.nx.has_edge(*ends) else ()
+    g.nx.add_edge(*ends, carries=(*before, "normed"))
+    types = [g.node_type(node) for node in ends]
+    assert found(g) == [f"{ends[0]} → {ends[1]}: {types[0]} cannot hand normed to {types[1]}"]
+
+
 @pytest.mark.parametrize("pattern", ["(a f)*{0}", "(a & f)*{0}", "((a f)*{0})@x ((a f)*{0})@x", "(a*{0} & f) | f*{0}"])
 def test_many_blocks_are_judged_in_steps_that_grow_with_their_number(pattern: str) -> None:
     graphs = {size: graph(pattern.format(size)) for size in (150, 300)}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import blockdsl
 import xt_blocks
 from blockdsl import BlockGraph
+from blockdsl.graph.written import is_edited
 
 SIZES = {"dim": 16, "heads": 2}
 
@@ -124,3 +127,14 @@ def test_a_graph_made_by_hand_has_the_text_it_is_given() -> None:
     by_hand.update(g.nx.edges(data=True), g.nx.nodes(data=True))
     by_hand.nodes["a0"]["options"]["heads"] = 4
     assert BlockGraph(by_hand).pattern == "(a f)*3"
+
+
+@pytest.mark.parametrize("attrs", [lambda g: g.nx.nodes["f1"], lambda g: g.nx.graph], ids=["a node", "the graph"])
+def test_another_name_for_the_same_value_is_an_edit(attrs: Callable[[BlockGraph], dict[str, Any]]) -> None:
+    g = graph()
+    own = attrs(g)
+    name = "shift" if "shift" in own else "causal"
+    renamed = {other if other != name else f"{name}ed": value for other, value in own.items()}
+    own.clear()
+    own.update(renamed)
+    assert is_edited(g.nx)

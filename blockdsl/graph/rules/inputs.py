@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ from ...registry.norms import final_norm, reads_condition, shares
 from ...registry.options import spell
 from ...registry.positions import SCHEMES
 from ...registry.tokens import INPUT_SCHEMES
+from ..given import over_context
 from ..graph import Graph
 from .finding import Finding, connect, disconnect, set_option
 
@@ -100,14 +101,9 @@ def scores(graph: Graph) -> Iterator[Finding]:
             elif unlike := [name for name in SCORE_SIZES if other_options.get(name) != options.get(name)]:
                 ends = [(SCORE_SIZES[name], other_options.get(name), options.get(name)) for name in unlike]
                 problems = [f"scores of {theirs} {what} do not fit {ours}" for what, theirs, ours in ends]
-            elif _over_context(kind, options) != _over_context(other_kind, other_options):
+            elif over_context(kind, options) != over_context(other_kind, other_options):
                 problems = ["scores over tokens do not fit scores over the context"]
             yield from (Finding(f"{source} → {node}: {problem}", mends[source]) for problem in problems)
-
-
-def _over_context(kind: Kind, options: Mapping[str, Any]) -> bool:
-    """Whether keys are of another sequence."""
-    return "context" in kind.inputs and not options.get("context")
 
 
 def shared_norms(graph: Graph) -> Iterator[Finding]:
