@@ -177,9 +177,9 @@ class _Builder:
                 hint = f"give both blocks the same number of {what}, or {own}"
                 raise PatternError(self.resolved.pattern.source, block.span, problem, hint)
         earlier = self.graph.nodes[source]
-        of, own = self.kinds[earlier["kind"]], self.kinds[block.kind]
-        if over_context(of, earlier["options"]) != over_context(own, block.options):
-            problem = f"reads {source} ({of.title}), and scores over tokens do not fit scores over the context"
+        giving, reading = self.kinds[earlier["kind"]], self.kinds[block.kind]
+        if over_context(giving, earlier["options"]) != over_context(reading, block.options):
+            problem = f"reads {source} ({giving.title}), and scores over tokens do not fit scores over the context"
             hint = "read those of self-attention in self-attention, and those of cross-attention in cross-attention"
             raise PatternError(self.resolved.pattern.source, block.span, problem, hint)
         self._edge(source, node, "scores")
