@@ -55,21 +55,27 @@ def compile(pattern: Pattern | str, **settings: Any) -> BlockGraph:
         UserError: a setting's value is out of range, or settings clash.
     """
     try:
-        return made(resolve(pattern, **settings), pattern)
+        graph = made(resolve(pattern, **settings), pattern)
     except PatternError as error:
         if found := re.fullmatch(r"\s*(zoo:([\w.-]+))\s*", error.text):
             problem = f"{found[1]} is for the command line: here it is blockdsl.zoo.entry({found[2]!r}).graph()"
             raise UserError(problem) from None
         raise
+    for each in filter(None, (graph.encoder, graph)):
+        each._written(edited=False)
+    return graph
 
 
 def made(stack: ResolvedPattern, pattern: Pattern | str) -> BlockGraph:
-    """The graph of a pattern that is resolved. Raises as `compile` does."""
+    """The graph of a pattern that is resolved, for who will not edit it: its text would not follow.
+
+    Raises as `compile` does.
+    """
     graph = _compiled(stack)
     if stack.encoder is None:
         return graph
     whole = pattern if isinstance(pattern, Pattern) else parse(pattern)
-    return graph._reading(_compiled(stack.encoder), stack.tie_token_emb, str(whole))
+    return graph._joined(_compiled(stack.encoder), stack.tie_token_emb, str(whole)).lint()
 
 
 def _compiled(stack: ResolvedPattern) -> BlockGraph:
@@ -80,7 +86,7 @@ def _compiled(stack: ResolvedPattern) -> BlockGraph:
     if model is None:
         return graph
     given = {option.name: stack.given[option.name] for option in MODELS[model] if option.name in stack.given}
-    return graph._with(model, given, "compile")
+    return graph._around(model, given, "compile").lint()
 
 
 @faults_in_words
@@ -156,7 +162,7 @@ class BlockGraph(Editable, HasPicture):
         said = of_both(encoder.causal, self.causal, tie_token_emb)
         text = join(encoder.nx.graph["pattern"], self.nx.graph["pattern"], said)
         edited = written.is_edited(self.nx) or written.is_edited(encoder.nx)
-        return self._reading(encoder, tie_token_emb, text, edited)
+        return self._joined(encoder, tie_token_emb, text)._written(edited).lint()
 
     def with_loops(self, **counts: int) -> BlockGraph:
         """A copy whose tied units are repeated so often, by label: `with_loops(core=16)` of `(a f)@core*8`.
@@ -194,21 +200,27 @@ class BlockGraph(Editable, HasPicture):
         """
         return mup.roles(self, base)
 
-    def _reading(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str, edited: bool = False) -> BlockGraph:
+    def _joined(self, encoder: BlockGraph, tie_token_emb: bool, pattern: str) -> BlockGraph:
+        """A copy that reads what an encoder gives."""
         graph = self.copy()
         if not graph.nodes("context"):
             raise GraphError("the graph cannot be lowered:\n  it attends to no context, which an encoder would give it")
         graph.nx.nodes[graph.nodes("context")[0]].update(encoder=encoder.copy().nx, tie_token_emb=tie_token_emb)
         graph.nx.graph["pattern"] = pattern
-        return graph._written(edited).lint()
+        return graph
 
     def _with(self, model: str, given: dict[str, Any], caller: str) -> BlockGraph:
+        return self._around(model, given, caller)._written(written.is_edited(self.nx)).lint()
+
+    def _around(self, model: str, given: dict[str, Any], caller: str) -> BlockGraph:
+        """A copy with a model around the stack."""
         settings = checked(model, given, caller)
-        graph = self.stack_alone()
+        graph = self.copy()
+        tokens.erase(graph)
         if found := clash(model, settings, graph.dim, tokens.block_schemes(graph)):
             raise UserError(f"{found[0]} is set, but {found[1]}")
         tokens.write(graph, model, settings, graph.dim)
-        return graph._written(written.is_edited(self.nx)).lint()
+        return graph
 
     def stack_alone(self) -> BlockGraph:
         """A copy without the model around the stack, from embedded sequence to normed output."""

@@ -16,7 +16,6 @@ from ..registry.options import Option
 from ..registry.positions import Scheme
 from ..registry.settings import block_default
 from ..registry.tokens import input_attributes
-from . import written
 from .given import misread, over_context
 from .graph import Graph
 from .nodes import output_attributes
@@ -61,7 +60,7 @@ class _Builder:
         self._edge(end, "output", "stream")
         if norm is not None and norm.adaptive:
             self._edge(self._condition(), "output", "condition")
-        written.write(self.graph, str(self.resolved.pattern))
+        self.graph.graph["pattern"] = str(self.resolved.pattern)
         return self.graph
 
     def _chain(self, steps: Sequence[ResolvedStep], start: str, scores: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -110,8 +109,8 @@ class _Builder:
             node,
             type="block",
             kind=block.kind,
-            options=block.options,
-            given=block.given,
+            options=block.options.copy(),
+            given=block.given.copy(),
             shift=block.shift,
             scale=block.scale,
             tie=block.tie,

@@ -29,7 +29,7 @@ from ..registry.tokens import clash, model_of
 
 @dataclass(frozen=True, slots=True)
 class ResolvedBlock:
-    """A block with nothing left open.
+    """A block with nothing left open; copies of a repeat are one.
 
     `given` holds which of the options its own text sets; `positions` the schemes that it reads, and what the node of
     each says. `scale` multiplies the branch before the residual add. `reads` has the index of the label that each
@@ -151,6 +151,7 @@ class _Resolver:
         self.pattern, self.given, self.settings, self.keywords = pattern, given, settings, keywords
         self.defaults: dict[str, dict[str, Value]] = {}
         self.seen: dict[tuple[str, str, int | None, bool], ResolvedBlock] = {}  # first of each text that is judged
+        self.known: dict[tuple[int, bool], ResolvedBlock] = {}  # by the spec, which copies of a repeat have in common
         self.tied: dict[str, ResolvedBlock] = {}
         self.tables: dict[Value, int] = {}  # of value embeddings → their features
         self.kinds = kinds()
@@ -174,13 +175,16 @@ class _Resolver:
         return self._block(spec, after_first)
 
     def _block(self, spec: BlockSpec, after_first: bool) -> ResolvedBlock:
+        if (known := self.known.get((id(spec), after_first))) is not None:
+            return known
         same = spec.kind, repr(spec.given), spec.shift, after_first
         if same not in self.seen:
             self.seen[same] = self._judged(spec, after_first)
         first = self.seen[same]
-        alike = first.kind, first.options.copy(), first.given.copy(), first.positions, first.shift
+        alike = first.kind, first.options, first.given, first.positions, first.shift
         block = ResolvedBlock(*alike, spec.scale, spec.tie, spec.stage, spec.span, spec.reads)
         self._check_tie(block)
+        self.known[id(spec), after_first] = block
         return block
 
     def _judged(self, spec: BlockSpec, after_first: bool) -> ResolvedBlock:

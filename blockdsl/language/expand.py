@@ -20,7 +20,7 @@ from .labels import LabelSpec, Places, read_arguments
 from .macros import MACROS, values_of
 from .names import written_labels
 from .parse import parse_tree
-from .schedules import value_of
+from .schedules import value_of, varies
 from .syntax import (
     Body,
     Definition,
@@ -178,6 +178,7 @@ class _Expander:
         self.tie_of: dict[tuple[str, int], tuple[str, int]] = {}  # union-find over (label, index in the group)
         self.group_sizes: dict[str, int] = {}
         self.keys: list[tuple[str, int] | None] = []  # of each block, in order
+        self.known: dict[tuple[object, ...], tuple[Ref, BlockSpec]] = {}  # of blocks that all copies have alike
 
     def run(self, body: Body) -> Expansion:
         specs: list[Spec] = []
@@ -270,18 +271,30 @@ class _Expander:
             self.block(ref, around, out)
 
     def block(self, ref: Ref, around: _Around, out: list[Spec]) -> None:
-        known = kinds()[ref.name].written_by_name
-        given = {a.name: value_of(known[a.name], a, around.copy) for a in ref.arguments if a.name is not None}
+        stage = self._placed(around)
+        place = id(ref), around.shift, around.divide, around.uses, stage
+        if place not in self.known:
+            spec, alike = self._block(ref, around, stage)
+            if not alike:
+                out.append(spec)
+                return
+            self.known[place] = ref, spec  # the ref too, whose id no other gets while it is kept
+        out.append(self.known[place][1])
+
+    def _block(self, ref: Ref, around: _Around, stage: int) -> tuple[BlockSpec, bool]:
+        """A block, and whether each copy of it is the same one."""
+        kind = kinds()[ref.name]
+        said = [(kind.written_by_name[a.name], a) for a in ref.arguments if a.name is not None]
+        given = {option.name: value_of(option, argument, around.copy) for option, argument in said}
         reads = {}
-        for option in kinds()[ref.name].options:
-            if option.reads and option.name in given:
+        for option, argument in said:
+            if option.reads:
                 label = given[option.name]
                 assert isinstance(label, str)
-                span = next(argument.span for argument in ref.arguments if argument.name == option.name)
-                (reads[option.name],) = self.labels.find(label, "latest", span)
-        stage = self._placed(around)
+                (reads[option.name],) = self.labels.find(label, "latest", argument.span)
         own = (ref.name, given, around.shift, around.divide, None, stage, ref.span, reads)
-        out.append(BlockSpec(*own, around.uses))
+        alike = not reads and not any(varies(option, argument.value) for option, argument in said)
+        return BlockSpec(*own, around.uses), alike
 
     def read(self, read: Read, around: _Around, out: list[Spec]) -> None:
         which, join, init = read_arguments(read)
