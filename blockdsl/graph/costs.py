@@ -313,16 +313,19 @@ def _by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
         once = {"cached": 0, "cached_bytes": 0, "cached_float32": 0}
         own = by_stage(encoder, Sizes(sizes.batch, row_length(encoder, sizes.context), 0))
         rows = {f"encoder {row}": replace(cost, **once) for row, cost in own}
-    alike: dict[str, Counter[Cost]] = {}
+    known: dict[int, Cost] = {}  # by its id: blocks that are alike have one between them
+    times: Counter[tuple[str, int]] = Counter()
     titles = [stage_title(graph, index) for index in range(len(graph.stages))]
     for node, cost in node_costs(graph, sizes):
-        attrs = graph.nx.nodes[node]
-        if attrs["type"] in ("block", "sum", "read"):
-            row = titles[attrs["stage"]]
+        node_type = graph.node_type(node)
+        if node_type in ("block", "sum", "read"):
+            row = titles[graph.nx.nodes[node]["stage"]]
         else:
-            row = "embedding" if attrs["type"] in ("input", "condition", "position") else "head"
-        alike.setdefault(row, Counter())[cost] += 1
-    rows |= {row: sum((cost * times for cost, times in found.items()), Cost()) for row, found in alike.items()}
+            row = "embedding" if node_type in ("input", "condition", "position") else "head"
+        known[id(cost)] = cost
+        times[row, id(cost)] += 1
+    for (row, which), count in times.items():
+        rows[row] = rows.get(row, Cost()) + known[which] * count
     return [(row, cost) for row, cost in rows.items() if cost != Cost()]
 
 

@@ -10,6 +10,8 @@ which is what the error messages are made of.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +24,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from ..errors import Fault, PatternError, Span, shortened
 from ..registry.options import Ramp, Value
 from . import syntax
+from .runs import cut
 from .syntax import Argument, Body, Definition, Item, Label, Read, Ref, Repeat, Settings, Stage, Statement
 
 MAX_TEXT = 200_000  # characters
@@ -60,12 +63,30 @@ def _parse(text: str, start: str) -> Any:
         where = Span(MAX_TEXT, MAX_TEXT + 1)
         raise PatternError(text, where, f"the text is {len(text):,} characters long; the limit is {MAX_TEXT:,}")
     _check_nesting(text)
+    with suppress(UnexpectedInput, Fault, PatternError):  # which are explained in the words of the text as it stands
+        short, runs = cut(text, _block)
+        if runs:
+            return _TreeBuilder(runs).build(_parser().parse(short, start=start))
+    return _parse_plain(text, start)
+
+
+def _parse_plain(text: str, start: str) -> Any:
+    """The text as it stands, each of its tokens read."""
     try:
-        return _TreeBuilder().build(_parser().parse(text, start=start))
+        return _TreeBuilder({}).build(_parser().parse(text, start=start))
     except UnexpectedInput as error:
         raise _explain(text, error, start) from None
     except Fault as fault:
         raise fault.within(text) from None
+
+
+@lru_cache(maxsize=4096)
+def _block(text: str) -> Ref:
+    """A block alone, as `a` or `a(heads=8)`."""
+    tree: Tree = _parse_plain(text, "start")
+    ((block,),) = (stage.items for stage in tree.body)
+    assert isinstance(block, Ref)
+    return block
 
 
 @lru_cache(maxsize=1)
@@ -167,7 +188,14 @@ _SAYING = ("NAME", "CALL", "NUMBER", "SHIFT")
 
 
 class _TreeBuilder:
-    """Grammar rule to node, one method a rule."""
+    """Grammar rule to node, one method a rule.
+
+    Args:
+        runs: by where a name starts, the blocks that it stands for.
+    """
+
+    def __init__(self, runs: Mapping[int, tuple[Ref, ...]]) -> None:
+        self.runs = runs
 
     def build(self, root: LarkTree[Token]) -> Any:
         """What a tree stands for, its children first; not recursive, so that nesting cannot exhaust the stack."""
@@ -204,6 +232,8 @@ class _TreeBuilder:
 
     def stage(self, span: Span, children: list[Any]) -> Stage:
         name, *items = children if isinstance(children[0], str) else [None, *children]
+        if self.runs:
+            items = [each for item in items for each in self.runs.get(item.span.start, (item,))]
         return Stage(name, tuple(items), span)
 
     def stage_name(self, span: Span, children: list[Token]) -> str:

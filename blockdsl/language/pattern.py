@@ -249,7 +249,8 @@ def _ordered_item(item: Item) -> Item:
     if isinstance(item, syntax.Read):
         return replace(item, arguments=_sorted(item.arguments, [*WHICH, *JOINS, "init"]))
     if isinstance(item, syntax.Ref):
-        return replace(item, arguments=_sorted(item.arguments, _option_order(item.name))) if item.arguments else item
+        several = len(item.arguments) > 1
+        return replace(item, arguments=_sorted(item.arguments, _option_order(item.name))) if several else item
     if isinstance(item, syntax.Group):
         return replace(item, body=_ordered(item.body))
     if isinstance(item, syntax.Parallel):

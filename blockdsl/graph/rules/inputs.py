@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 from ...registry.kinds import OF_ALL_BLOCKS, SCORE_SIZES, Kind, kinds
 from ...registry.norms import final_norm, reads_condition, shares
@@ -13,6 +12,7 @@ from ...registry.positions import SCHEMES
 from ...registry.tokens import INPUT_SCHEMES
 from ..given import over_context
 from ..graph import Graph
+from ..nodes import BlockNode
 from .finding import Finding, connect, disconnect, set_option
 
 
@@ -147,8 +147,9 @@ def alike(graph: Graph) -> Iterator[Finding]:
                 yield Finding(f"{node}: {problem}", set_option(node, name, value))
 
 
-def _each_block(graph: Graph) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
+def _each_block(graph: Graph) -> list[tuple[str, Kind, BlockNode]]:
     known = kinds()
-    for node in graph.nodes("block"):
-        attrs = graph.nx.nodes[node]
-        yield node, known[attrs["kind"]], attrs
+    return graph.once(
+        "blocks with their kinds",
+        lambda: [(node, known[(attrs := graph.block(node))["kind"]], attrs) for node in graph.nodes("block")],
+    )
