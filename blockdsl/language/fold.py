@@ -101,31 +101,37 @@ class _Folder:
         return self.known[seq]
 
     def _loop(self, unit: tuple[int, Folded], count: int) -> tuple[int, Folded]:
+        return self._cost(unit, count), (Loop(unit[1], count),)
+
+    def _cost(self, unit: tuple[int, Folded], count: int) -> int:
+        """Of a unit that repeats so often."""
         cost, body = unit
         bare = len(body) == 1 and isinstance(body[0], int)
-        return cost + (len(f"*{count}") if self.counted else 2) + (0 if bare else 2), (Loop(body, count),)
+        return cost + (len(f"*{count}") if self.counted else 2) + (0 if bare else 2)
 
     def _cheapest(self, seq: tuple[int, ...]) -> tuple[int, Folded]:
         n = len(seq)
         repeats = _repeats(seq, n // 2 if n <= _EXACT else _LONGEST_UNIT)
-        best: list[tuple[int, int, Folded]] = [(0, n, ())] * (n + 1)  # cost, where the rest starts, first part
+        best = [0] * (n + 1)  # what the rest from there costs
+        first: list[tuple[int, tuple[int, Folded], int]] = []  # of each rest, last to first: where its first part ends
         for i in range(n - 1, -1, -1):
-            choices: list[tuple[int, int, Folded]] = [(self.widths[seq[i]], i + 1, (seq[i],))]
+            alone = (self.widths[seq[i]], (seq[i],))
+            least, choice = alone[0] + (i + 1 < n) + best[i + 1], (i + 1, alone, 1)
             for period, most in repeats[i]:
                 unit = self.fold(seq[i : i + period])
                 for count in range(2, most + 1) if n <= _EXACT else {2, most - 1, most} - {1}:
-                    cost, part = self._loop(unit, count)
-                    choices.append((cost, i + period * count, part))
-            best[i] = min(
-                ((cost + (end < n) + best[end][0], end, part) for cost, end, part in choices),
-                key=lambda choice: choice[0],
-            )
+                    end = i + period * count
+                    cost = self._cost(unit, count) + (end < n) + best[end]
+                    if cost < least:
+                        least, choice = cost, (end, unit, count)
+            best[i] = least
+            first.append(choice)
         parts: list[int | Loop] = []
         at = 0
         while at < n:
-            _, at, part = best[at]
-            parts += part
-        return best[0][0], tuple(parts)
+            at, unit, count = first[n - 1 - at]
+            parts += unit[1] if count == 1 else self._loop(unit, count)[1]
+        return best[0], tuple(parts)
 
 
 def _period(seq: tuple[int, ...]) -> int:
