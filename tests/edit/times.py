@@ -7,7 +7,7 @@ painted. A time is the median over the keys, in milliseconds:
     transfer  what the request takes besides
     parse     JSON to objects
     page      until the page has put the picture into its document
-    paint     until the frame after that: style, layout, painting
+    paint     until the frame with it is painted: style, layout, painting
     whole     from the key to there
 """
 
@@ -76,7 +76,7 @@ window.typed = async (at, keys) => {
         at += key.length + 1;
         const drawn = await shown;
         await frame();
-        await frame();
+        await pause(0);  // the browser paints a frame before it goes on
         const painted = performance.now(), own = asked.find((time) => time.of === "look");
         out.push({request: own.answered - pressed, parse: own.parsed - own.answered, page: drawn - own.parsed,
             paint: painted - drawn, whole: painted - pressed});

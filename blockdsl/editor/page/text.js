@@ -1,7 +1,8 @@
 /* A text with colours: a text area that has the caret, undo and the keyboard, above the same text with highlights.
 
 The colours are custom highlights (ranges of the text below, without an element for each); where a browser has none,
-the area's own text is shown, in one colour. */
+the area's own text is shown, in one colour. Only what is in sight has colours: thousands take longer to paint than a
+picture of thousands of blocks, in every frame. */
 
 import { make } from "./dom.js";
 
@@ -19,6 +20,7 @@ if (has) for (const [type, highlight] of shared) CSS.highlights.set(type, highli
 
 const PAD = " \n";  // after the text: a place to underline at its end, and the height of an empty last line
 const PART = 800;  // signs of a text node: what it costs to paint colours grows with the square of these
+const AROUND = "25%";  // of the window, above and below what is in sight: it has its colours before it is scrolled to
 
 export class Text {
   /* `changed` is called after each edit. */
@@ -28,12 +30,13 @@ export class Text {
       "aria-autocomplete": "list",
     });
     this.below = make("pre", { "aria-hidden": "true" });
-    this.parts = [];  // {node, start}: the text below, in nodes
+    this.parts = [];  // {node, start, near}: the text below, in nodes, and whether each is in sight
+    this.sight = new IntersectionObserver((entries) => this.seen(entries), { rootMargin: AROUND, scrollMargin: AROUND });
     this.box = make("div", { className: "editor" }, this.below, this.area);
     parent.append(this.box);
     this.text = "";
     this.fill(0, 0, PAD);
-    this.marks = new Map(TYPES.map((type) => [type, []]));  // [start, end] of each
+    this.marks = new Map(TYPES.map((type) => [type, []]));  // [start, end] of each, in sight or not
     this.ranges = new Map(TYPES.map((type) => [type, []]));
     this.area.addEventListener("input", () => { this.synchronise(); changed(this); });
   }
@@ -72,19 +75,38 @@ export class Text {
       cut.push(words.slice(at, to));
       at = to;
     }
-    const old = this.parts.slice(first, end), after = this.parts[end]?.node ?? null;
+    const old = this.parts.slice(first, end), after = this.parts[end]?.node.parentElement ?? null;
     const parts = cut.map((data, i) => {
-      const node = old[i]?.node ?? this.below.insertBefore(document.createTextNode(""), after);
-      if (node.data !== data) node.data = data;
-      return { node, start: 0 };
+      const part = old[i] ?? this.part(after);
+      if (part.node.data !== data) part.node.data = data;
+      return part;
     });
-    for (const { node } of old.slice(cut.length)) node.remove();
+    for (const { node } of old.slice(cut.length)) {
+      this.sight.unobserve(node.parentElement);
+      node.parentElement.remove();
+    }
     this.parts.splice(first, end - first, ...parts);
     this.length = 0;
     for (const part of this.parts) {
       part.start = this.length;
       this.length += part.node.length;
     }
+  }
+
+  /* A new part before an element; in sight until it is known. */
+  part(after) {
+    const node = document.createTextNode(""), around = make("span", {}, node);
+    this.below.insertBefore(around, after);
+    this.sight.observe(around);
+    return { node, start: 0, near: true };
+  }
+
+  /* Colours go along with what is in sight. */
+  seen(entries) {
+    const near = new Map(entries.map((entry) => [entry.target, entry.isIntersecting]));
+    const changed = this.parts.filter(({ node, near: was }) => (near.get(node.parentElement) ?? was) !== was);
+    for (const part of changed) part.near = !part.near;
+    if (changed.length) for (const [type, marks] of this.marks) this.mark(type, marks);
   }
 
   /* The number of the part that a place is in. */
@@ -107,7 +129,8 @@ export class Text {
   mark(type, marks) {
     const highlight = shared.get(type), before = this.ranges.get(type);
     this.marks.set(type, marks);
-    const shown = has ? marks.filter(([a, b]) => b > a && b <= this.length) : [];
+    const near = this.parts.filter((part) => part.near), from = near[0]?.start, last = near.at(-1), to = last && last.start + last.node.length;
+    const shown = has ? marks.filter(([a, b]) => b > a && b <= this.length && b > from && a < to) : [];
     const wanted = shown.map(([a, b]) => {
       const [startContainer, startOffset] = this.at(a), [endContainer, endOffset] = this.at(b);
       return { startContainer, startOffset, endContainer, endOffset };
