@@ -31,6 +31,7 @@ from .completions import completions
 from .export import FORMS, exported
 from .hover import hover
 from .rename import NAMES, references, renamable, rename
+from .scan import TYPES
 from .values import applied, as_json
 from .written import Written, read
 
@@ -72,6 +73,7 @@ def _start(request: Request) -> Answer:
         "details": DETAILS,
         "colors": COLORS,
         "dtypes": list(ITEM_BYTES),
+        "types": list(TYPES),
     }
 
 

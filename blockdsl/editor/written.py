@@ -14,12 +14,13 @@ from ..graph.still import Still, still
 from ..language.pattern import Pattern, parse
 from .diagnostics import diagnostics
 from .notes import notes
-from .scan import tokens
+from .scan import TYPES, scan
 from .spans import nodes_of
 from .values import Diagnostic, as_json
 
 WIDTH = 512
 """Of the stream, where neither the text nor a setting says it; the command line's too."""
+_NUMBERS = {type: number for number, type in enumerate(TYPES)}
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,15 @@ class Written:
         return {name: still(stream, readable=True) for name, stream in streams.items()}
 
     def told(self, side: str) -> dict[str, Any]:
-        """What the page shows of the text; `side`: what its blocks are called by in the picture of a difference."""
-        told = {"tokens": [(token.start, token.end, token.type) for token in tokens(self.text)]}
-        return told | {"faults": as_json(self.found), "spans": self._spans(side)}
+        """What the page shows of the text; `side`: what its blocks are called by in the picture of a difference.
+
+        Of each token three numbers: how far after the one before it starts, how long it is, and its place in TYPES.
+        """
+        numbers, at = list[int](), 0
+        for token in scan(self.text):
+            numbers += token.start - at, token.end - token.start, _NUMBERS[token.type]
+            at = token.end
+        return {"tokens": numbers, "faults": as_json(self.found), "spans": self._spans(side)}
 
     def _spans(self, side: str) -> list[tuple[int, int, list[str]]]:
         """Each span with the nodes that come from it, by place."""

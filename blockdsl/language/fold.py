@@ -115,7 +115,7 @@ class _Folder:
         best = [0] * (n + 1)  # what the rest from there costs
         first: list[tuple[int, tuple[int, Folded], int]] = []  # of each rest, last to first: where its first part ends
         for i in range(n - 1, -1, -1):
-            alone = (self.widths[seq[i]], (seq[i],))
+            alone: tuple[int, Folded] = self.widths[seq[i]], (seq[i],)
             least, choice = alone[0] + (i + 1 < n) + best[i + 1], (i + 1, alone, 1)
             for period, most in repeats[i]:
                 unit = self.fold(seq[i : i + period])

@@ -120,8 +120,9 @@ def _lines(edges: Sequence[Edge], paths: dict[str, int]) -> dict[str, list[float
     """Classes → of each stroke that has them the number of its path, and where it begins; `paths` → their numbers."""
     out: dict[str, list[float]] = {}
     known: dict[Edge, list[tuple[list[float], int]]] = {}
-    for parts in (_plain, _core):
-        for edge in in_order(edges):
+    several = [edge for edge in edges if edge.many]
+    for parts, drawn in ((_plain, edges), (edge_core, several)):
+        for edge in in_order(drawn):
             x, y = edge.points[0]
             own = Edge(edge.role, "", "", tuple((a - x, b - y) for a, b in edge.points), *edge[4:])
             if (found := known.get(own)) is None:
@@ -136,7 +137,3 @@ def _lines(edges: Sequence[Edge], paths: dict[str, int]) -> dict[str, list[float
 
 def _plain(edge: Edge) -> Iterable[Stroke]:
     return edge_line(edge), *edge_heads(edge)
-
-
-def _core(edge: Edge) -> Iterable[Stroke]:
-    return edge_core(edge) if edge.many else ()

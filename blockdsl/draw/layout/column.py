@@ -6,7 +6,7 @@ read beside the stream comes in from the left, and what is read of the stream it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from ..parts import (
     DrawnSide,
     DrawnSkip,
     DrawnSum,
+    Part,
     Parts,
     drawn_blocks,
     leaves,
@@ -56,7 +57,7 @@ class Column:
         self.arriving: dict[End, list[Wire]] = {}
         self.leaving: dict[End, list[Wire]] = {}
         self.heights: dict[int, float] = {}  # of rows, by their numbers, where another column needs more than this one
-        self.high: dict[int, tuple[object, float]] = {}  # parts that were placed, by their ids: how much they take
+        self.high: dict[Hashable, float] = {}  # how much plain parts take
 
     def begin(self, drawn: DrawnStack) -> None:
         """Set what all of its boxes have in common, and what reads what."""
@@ -75,13 +76,26 @@ class Column:
         """
         self.begin(tree(self.faces.captions, items, unfold))
         stages = self.drawn.stages
-        piece = self._strip(stages, top, self.graph.start)
-        count = count or columns.count(piece.y - top, piece.left + piece.right)
         units = [(stage, unit) for stage, parts in stages for unit in columns.units(parts)]
+        heights = [self.height(unit) for _, unit in units]
+        if count is None:
+            high = sum(heights) + sum(self.heading(stage, False) + self.foot for stage, _ in stages)
+            count = columns.count(high, self._width() if high > columns.LONGEST else 0.0)
         if count == 1 or len(units) < 2:
-            return [piece]
-        runs = columns.runs_of([self.height(unit) for _, unit in units], count)
+            return [self._strip(stages, top, self.graph.start)]
+        runs = columns.runs_of(heights, count)
         return self.strips([units[run.start : run.stop] for run in runs], top)
+
+    def _width(self) -> float:
+        """How wide all stages are in one column; without wires, as wide as one of each that look alike."""
+        stages = self.drawn.stages
+        if not self.drawn.wires:
+            stages = tuple(
+                (stage, tuple({self._plain(part) or id(part): part for part in parts}.values()))
+                for stage, parts in stages
+            )
+        piece = self._strip(stages, 0.0, self.graph.start)
+        return piece.left + piece.right
 
     def strips(self, runs: Sequence[Sequence[tuple[int, Parts]]], top: float) -> list[ColumnPart]:
         """Parts, with their stages, in columns: each run in one."""
@@ -101,8 +115,23 @@ class Column:
 
     def height(self, parts: Parts) -> float:
         """How much of a column parts take."""
-        known = [self.high[id(part)][1] for part in parts if id(part) in self.high]
-        return sum(known) if len(known) == len(parts) else self._down(ColumnPart(0.0, "", 0.0, 0.0), parts).y
+        return sum(map(self._height, parts))
+
+    def _height(self, part: Part) -> float:
+        if (key := self._plain(part)) is None:
+            return self._down(ColumnPart(0.0, "", 0.0, 0.0), (part,)).y
+        if key not in self.high:
+            self.high[key] = self._down(ColumnPart(0.0, "", 0.0, 0.0), (part,)).y
+        return self.high[key]
+
+    def _plain(self, part: Part) -> Hashable | None:
+        """Of a block, or a repeat of blocks, a key for all that take as much, but for their wires; None: of others."""
+        if type(part) is DrawnBlock:
+            return id(self.faces.faces[part.node])
+        if type(part) is DrawnRepeat:
+            inside = [self._plain(each) for each in part.parts]
+            return None if None in inside else (part.times, *inside)
+        return None
 
     def heading(self, stage: int, goes_on: bool) -> float:
         """How much is above a stage's parts; `goes_on`: it began in another column."""
@@ -183,7 +212,6 @@ class Column:
                 self._branches(piece, part)
             else:
                 self._repeat(piece, part)
-            self.high[id(part)] = part, piece.y - top
         return piece
 
     def end(self, piece: ColumnPart, y: float) -> None:

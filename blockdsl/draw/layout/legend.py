@@ -44,8 +44,9 @@ def add_legend(
         _add_scale(scene, heat)
         grey = any(box.look.type == "block" and box.look.hue == GREY for box in scene.boxes)
         colors = (*colors, *([(GREY, "not measured")] if grey else []))
-    signs = {box.look.sign for box in scene.boxes if box.look.join}
-    signs |= {text.text for box in scene.boxes for text in box.look.texts if text.text == GAIN}
+    looks = {box.look for box in scene.boxes}
+    signs = {look.sign for look in looks if look.join}
+    signs |= {text.text for look in looks for text in look.texts if text.text == GAIN}
     lines = {"many" if edge.many else edge.role for edge in scene.edges} & {*LINES}
     swatch = Rect(0, 0, 30 if lines else 2 * RADIUS, 2 * RADIUS)
     extent = scene.extent

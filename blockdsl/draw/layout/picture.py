@@ -233,9 +233,10 @@ class Picture:
         )
 
     def _alt(self, stages: list[tuple[str, Parts]]) -> str:
-        lines = {box.node: [text.text for text in box.texts] for box in self.scene.boxes}
-        written = {node: " · ".join(texts).replace(" · ", ": ", 1) for node, texts in lines.items()}
-        return alt_text(written[self.graph.start], stages, written[self.graph.end], self.faces.in_words)
+        ends = self.graph.start, self.graph.end
+        looks = {box.node: box.look for box in self.scene.boxes if box.node in ends}
+        enters, leaves = (" · ".join(text.text for text in looks[node].texts).replace(" · ", ": ", 1) for node in ends)
+        return alt_text(enters, stages, leaves, self.faces.in_words)
 
     @property
     def wide(self) -> float:

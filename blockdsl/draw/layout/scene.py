@@ -5,11 +5,11 @@ The unit is a pixel at 100%; x grows to the right, y downwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..widths import FONTS, width
 
@@ -242,6 +242,8 @@ class Scene:
         title: what it shows, in a line; alt: all of it, in sentences.
         frames: those around others first.
         head: lines above all of it; settings: as a pattern has those that they tell.
+
+    A part of it is not changed in its place once `extent` was asked for.
     """
 
     title: str
@@ -253,6 +255,7 @@ class Scene:
     labels: list[Text] = field(default_factory=list)
     head: list[Text] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
+    _known: _Known | None = field(default=None, repr=False)
 
     def add(self, other: Scene, dx: float = 0, dy: float = 0) -> None:
         """Put what another scene has into this one."""
@@ -274,16 +277,59 @@ class Scene:
     @property
     def extent(self) -> Rect:
         """The smallest rectangle that holds everything."""
-        rects = [frame.rect for frame in self.frames] + [key.swatch for key in self.keys]
-        rects += [box.look.area.moved(box.x, box.y) for box in self.boxes if box.look.area]
-        texts = [label for frame in self.frames for label in frame.labels] + [key.label for key in self.keys]
-        texts += self.labels + self.head
-        xs = [x for rect in rects for x in (rect.x, rect.right)] + [x for text in texts for x in text.extent]
-        ys = [y for rect in rects for y in (rect.y, rect.bottom)]
-        ys += [y for text in texts for y in (text.y - text.size, text.y + text.size / 3)]
-        xs += [x for edge in self.edges for x, _ in edge.points]
-        ys += [y for edge in self.edges for _, y in edge.points]
-        return Rect(min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
+        parts: tuple[list[Any], ...] = self.frames, self.keys, self.boxes, self.edges, self.labels, self.head
+        lists, counts = tuple(map(id, parts)), tuple(map(len, parts))
+        known = self._known
+        if (
+            known is None
+            or known.lists != lists
+            or any(now < then for now, then in zip(counts, known.counts, strict=True))
+        ):
+            known = _Known(lists, (0,) * len(parts), ())
+        if known.counts != counts:  # it is asked for again and again while a little is added
+            new = (part[count:] for part, count in zip(parts, known.counts, strict=True))
+            corners = (*known.corners, *_corners(*new))
+            known = _Known(lists, counts, tuple(_ends(corners)))
+        self._known = known
+        (left, top), (right, bottom) = known.corners
+        return Rect(left, top, right - left, bottom - top)
+
+
+class _Known(NamedTuple):
+    """Of a scene's extent: the lists of its parts and how many were in each then, and the two corners."""
+
+    lists: tuple[int, ...]
+    counts: tuple[int, ...]
+    corners: tuple[Point, ...]
+
+
+def _ends(points: Sequence[Point]) -> Iterator[Point]:
+    """The upper left and the lower right corner of what holds all of these."""
+    xs, ys = zip(*points, strict=True)
+    yield min(xs), min(ys)
+    yield max(xs), max(ys)
+
+
+def _corners(
+    frames: Sequence[Frame],
+    keys: Sequence[Key],
+    boxes: Sequence[Box],
+    edges: Sequence[Edge],
+    labels: Sequence[Text],
+    head: Sequence[Text],
+) -> Iterator[Point]:
+    """Points that reach as far as all of these do."""
+    rects = [frame.rect for frame in frames] + [key.swatch for key in keys]
+    rects += [box.look.area.moved(box.x, box.y) for box in boxes if box.look.area]
+    for x, y, wide, high in rects:
+        yield x, y
+        yield x + wide, y + high
+    for text in (*(label for frame in frames for label in frame.labels), *(key.label for key in keys), *labels, *head):
+        (left, right), high = text.extent, text.size
+        yield left, text.y - high
+        yield right, text.y + high / 3
+    for edge in edges:
+        yield from edge.points
 
 
 NAMELESS = ("gain", "label", "skip")

@@ -22,7 +22,14 @@ def alt_text(input: str, stages: Sequence[tuple[str, Parts]], output: str, say: 
         return say(part)
 
     def chain(parts: Parts) -> str:
-        return ", ".join(filter(None, (words(part) for part in parts if not isinstance(part, DrawnLabel))))
+        said, length = [], 0
+        for part in parts:
+            if not isinstance(part, DrawnLabel) and (own := words(part)):
+                said.append(own)
+                length += len(own)
+                if length > MOST:
+                    break
+        return ", ".join(said)
 
     said = [input, *(f"{title}{': ' if title else ''}{chain(parts)}" for title, parts in stages), output]
     text = "".join(f"{sentence[:1].upper()}{sentence[1:]}. " for sentence in said if sentence).strip()

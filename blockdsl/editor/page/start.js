@@ -64,9 +64,7 @@ function answered(answer, asked) {
   const texts = [["text", text], ["against", against]].filter(([name, own]) => answer[name] && own.text === asked[name]);
   const faults = texts.map(([name, own]) => {
     const told = answer[name], { toScript } = offsets(own.text), placed = problems.placed(own.text, told.faults);
-    for (const [colour, types] of Object.entries(COLOURS)) {
-      own.mark(colour, told.tokens.filter((token) => types.includes(token[2])).map(([a, b]) => [toScript(a), toScript(b)]));
-    }
+    for (const [colour, marks] of coloured(told.tokens, toScript)) own.mark(colour, marks);
     problems.underline(own, placed);
     light.place(lit.get(name), told.spans);
     return [own, placed];
@@ -78,6 +76,19 @@ function answered(answer, asked) {
   by("changes").hidden = !answer.changes;
   by("changes").lastElementChild.textContent = answer.changes ?? "";
   light.caret();
+}
+
+/* Where each colour is. Of a token there are three numbers: how far after the one before it starts, how long it is, and
+   the number of its type. */
+const COLOUR_OF = known.types.map((type) => Object.keys(COLOURS).find((colour) => COLOURS[colour].includes(type)));
+function coloured(tokens, toScript) {
+  const marks = new Map(Object.keys(COLOURS).map((colour) => [colour, []]));
+  for (let i = 0, at = 0; i < tokens.length; i += 3) {
+    const start = at + tokens[i];
+    at = start + tokens[i + 1];
+    marks.get(COLOUR_OF[tokens[i + 2]])?.push([toScript(start), toScript(at)]);
+  }
+  return marks;
 }
 
 picture.explain(async (node) => (await ask({ ...pictured, do: "tip", node }).catch(() => null))?.text ?? "");
