@@ -73,7 +73,7 @@ class Page(Tab):
         """What is highlighted as this in a text."""
         code = """const pre = document.querySelector(arguments[1] + " pre"), found = [];
         for (const { startContainer, startOffset, endContainer, endOffset } of CSS.highlights.get(arguments[0])) {
-            if (startContainer.parentNode !== pre) continue;
+            if (!pre.contains(startContainer)) continue;
             const range = document.createRange();
             range.setStart(startContainer, startOffset);
             range.setEnd(endContainer, endOffset);

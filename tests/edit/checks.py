@@ -324,6 +324,30 @@ def check_colours_of_a_long_text(page: Page) -> None:
         assert page.marked(colour) == found
 
 
+def check_colours_go_along_with_what_is_in_sight(page: Page) -> None:
+    blocks = [f"f(mult={i})" if i % 2 else f"a(heads={i})" for i in range(1, 2001)]
+    page.write("\n".join(" ".join(blocks[i : i + 5]) for i in range(0, 2000, 5)))
+
+    def colours(up_to: float) -> list[str]:
+        """The numbers that have their colour when the text is scrolled so far."""
+        code = """const high = document.querySelector("#text pre").offsetHeight;
+            document.querySelector("#writing").scrollTop = arguments[0] * high - 200"""
+        page.driver.execute_script(code, up_to)
+        wanted = str(max(1, round(2000 * up_to)))
+        page.until(lambda: wanted in page.marked("value"), f"the colour of {wanted}")
+        page.until(lambda: len(page.marked("value")) < 800, "what is out of sight has none")
+        return page.marked("value")
+
+    assert "2000" in colours(1.0)
+    assert "1" not in page.marked("value")
+    assert "1000" in colours(0.5)
+    assert "2000" not in page.marked("value")
+    assert colours(0.0)[:20] == [str(i) for i in range(1, 21)]
+    page.caret(len(page.text))
+    page.keys(" ", "f")  # a key at the end, which the browser scrolls to
+    page.settled().until(lambda: "2000" in page.marked("value"), "the colours at the caret")
+
+
 RESIZED = """
 const [height, done] = arguments, view = document.querySelector("#view"), picture = view.querySelector("svg");
 const frames = async (count) => { while (count--) await new Promise((resolve) => requestAnimationFrame(resolve)); };
@@ -375,5 +399,10 @@ def check_200_kilobytes(page: Page) -> None:
     assert page.problems == ["the text is 200,001 characters long; the limit is 200,000"]
 
 
-LONG = [check_colours_of_a_long_text, check_thousands_of_keystrokes, check_200_kilobytes]
+LONG = [
+    check_colours_of_a_long_text,
+    check_colours_go_along_with_what_is_in_sight,
+    check_thousands_of_keystrokes,
+    check_200_kilobytes,
+]
 CHECKS = [value for name, value in list(globals().items()) if name.startswith("check_")]
