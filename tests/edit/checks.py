@@ -325,27 +325,25 @@ def check_colours_of_a_long_text(page: Page) -> None:
 
 
 def check_colours_go_along_with_what_is_in_sight(page: Page) -> None:
-    blocks = [f"f(mult={i})" if i % 2 else f"a(heads={i})" for i in range(1, 2001)]
-    page.write("\n".join(" ".join(blocks[i : i + 5]) for i in range(0, 2000, 5)))
+    numbers = [str(i) for i in range(1000, 3000)]  # all as wide, so that half of the height is half of the text
+    page.write("\n".join(" ".join(f"f(mult={i})" for i in numbers[row : row + 4]) for row in range(0, 2000, 4)))
 
-    def colours(up_to: float) -> list[str]:
-        """The numbers that have their colour when the text is scrolled so far."""
+    def coloured(up_to: float) -> list[str]:
+        """What has its colour when the text is scrolled so far."""
         code = """const high = document.querySelector("#text pre").offsetHeight;
             document.querySelector("#writing").scrollTop = arguments[0] * high - 200"""
         page.driver.execute_script(code, up_to)
-        wanted = str(max(1, round(2000 * up_to)))
+        wanted = numbers[min(1999, round(2000 * up_to))]
         page.until(lambda: wanted in page.marked("value"), f"the colour of {wanted}")
         page.until(lambda: len(page.marked("value")) < 800, "what is out of sight has none")
         return page.marked("value")
 
-    assert "2000" in colours(1.0)
-    assert "1" not in page.marked("value")
-    assert "1000" in colours(0.5)
-    assert "2000" not in page.marked("value")
-    assert colours(0.0)[:20] == [str(i) for i in range(1, 21)]
+    assert "1000" not in coloured(1.0)
+    assert "2999" not in coloured(0.5)
+    assert coloured(0.0)[:200] == numbers[:200]
     page.caret(len(page.text))
-    page.keys(" ", "f")  # a key at the end, which the browser scrolls to
-    page.settled().until(lambda: "2000" in page.marked("value"), "the colours at the caret")
+    page.keys(" ", "f")  # which the browser scrolls to
+    page.settled().until(lambda: "2999" in page.marked("value"), "the colours at the caret")
 
 
 RESIZED = """
