@@ -249,8 +249,8 @@ _SAID_BY_POSITIONS = ("use_abs_pos_emb", "scaled_sinu_pos_emb")
 INPUT_OPTIONS = tuple(o for o in MODEL_OPTIONS if o.name not in (*AT_OUTPUT, *_SAID_BY_POSITIONS))
 """Those that are attributes of the input node."""
 
-INPUT_SCHEMES = ("absolute", "sinusoidal")
-"""Schemes of positions that are added to the embedded tokens; the others belong to blocks."""
+INPUT_SCHEMES = {"absolute": "learned positions", "sinusoidal": "sinusoidal positions"}
+"""Schemes of positions that are added to the embedded tokens, in words; the others belong to blocks."""
 
 
 def model_of(options: Mapping[str, Any]) -> str | None:

@@ -306,17 +306,23 @@ def test_positions_and_the_context_come_from_the_side() -> None:
             assert line.points[-1][0] == pytest.approx(rect.left)
 
 
-@pytest.mark.parametrize(("setting", "name"), [("scaled_sinu_pos_emb", "sinusoidal"), ("tie_embedding", "absolute")])
-def test_positions_of_the_input_meet_the_stream(setting: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("setting", "name", "said"),
+    [
+        ("scaled_sinu_pos_emb", "sinusoidal", "sinusoidal positions"),
+        ("tie_embedding", "absolute", "learned positions"),
+    ],
+)
+def test_positions_of_the_input_meet_the_stream(setting: str, name: str, said: str) -> None:
     picture = drawn("a", **TOKENS, **{setting: True})
-    assert words(picture, name) == [f"{name} positions"]
+    assert words(picture, name) == [said]
     assert picture.edges("position") == {(name, "input")}
     assert picture.node("input").circle is not None
 
 
 def test_the_ends_say_what_is_around_the_stack() -> None:
     picture = drawn("a", **TOKENS, tie_embedding=True, num_memory_tokens=2)
-    assert " ".join(words(picture, "input")) == ("Token embedding 300 tokens · length 32 dim 16 · 2 memory tokens")
+    assert " ".join(words(picture, "input")) == ("Token embedding 300 tokens · length 32 dim 16 2 memory tokens")
     assert " ".join(words(picture, "output")) == "Output LayerNorm · 300 logits tied to the embedding logits × 1/√dim"
     assert words(drawn("f", pre_norm=False), "output") == ["Output"]
 

@@ -132,7 +132,7 @@ def test_an_edited_graph_lowers_to_what_it_says() -> None:
 def test_what_is_read_and_given_is_drawn() -> None:
     _, graph, _ = built(IMAGE | {"num_classes": 5, "num_register_tokens": 3})
     lines = graph.to_text().splitlines()
-    assert lines[1] == "input · images 4x6x2, 4 patches 2x3 · 3 register tokens · absolute positions"
+    assert lines[1] == "input · images 4x6x2, 4 patches 2x3 · 3 register tokens · learned positions"
     assert lines[-1] == "output · LayerNorm · 5 classes"
     for drawn in (graph.to_svg(), graph.to_dot(), graph.to_mermaid()):
         assert "images 4x6x2" in drawn
@@ -141,7 +141,7 @@ def test_what_is_read_and_given_is_drawn() -> None:
     assert "at 4 tokens" in graph.to_svg()  # whatever length is asked for
     _, graph, _ = built({"dim_in": 7, "dim_out": 5, "emb_dim": 10})
     lines = graph.to_text().splitlines()
-    assert lines[1] == "input · vectors of 7, up to 9 a row · embedding of 10 features · absolute positions"
+    assert lines[1] == "input · vectors of 7, up to 9 a row · embedding of 10 features · learned positions"
     assert lines[-1] == "output · LayerNorm · vectors of 5"
 
 

@@ -334,7 +334,7 @@ def test_embedded_tokens() -> None:
         graph("(a f)*3", num_tokens=50257, max_seq_len=2048, tie_embedding=True, use_rmsnorm=True),
         """
         dim 16 · 2 heads of 4 · pre-norm RMSNorm · 6 blocks · 844,912 parameters
-        input · 50,257 tokens, up to 2,048 a row · absolute positions
+        input · 50,257 tokens, up to 2,048 a row · learned positions
         │
         │  (a f) ×3
         │     a   self-attention · 2 heads × 4
@@ -440,7 +440,7 @@ def test_a_thousand_blocks_fold_to_a_few_lines() -> None:
         g,
         """
         dim 16 · 2 heads of 4 · pre-norm LayerNorm · 1,000 blocks · 2 stages · 1,512,876 parameters
-        input · 300 tokens, up to 1,000 a row · absolute positions
+        input · 300 tokens, up to 1,000 a row · learned positions
         │
         ├─ stage 1
         │  (a f) ×250

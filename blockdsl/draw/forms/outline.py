@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from ...graph.costs import stage_title
 from ...graph.layout import split_stages
 from ...graph.nodes import carried
-from ...registry.tokens import INPUT_SCHEMES
 from ..parts import DrawnBlock, DrawnBranches, DrawnRepeat, DrawnSide, Parts
 from ..tree import tree
 from ..words import ends, reads
@@ -136,7 +135,6 @@ def _lines(captions: Captions, node: str) -> tuple[str, ...]:
 
 
 def _words(captions: Captions, node: str) -> tuple[str, ...]:
-    attrs = captions.graph.nx.nodes[node]
     node_type = captions.graph.node_type(node)
     if node_type == "block":
         said = (*facts(captions.graph, node), *captions.of_itself(node))
@@ -147,7 +145,7 @@ def _words(captions: Captions, node: str) -> tuple[str, ...]:
     if node_type == "sum":
         return "+", *captions.place(node)
     if node_type == "position":
-        return (captions.position(node) + (" positions" if attrs["scheme"] in INPUT_SCHEMES else ""),)
+        return (captions.position(node),)
     if node_type == "input":
         return "input", *ends.input_lines(captions.graph)
     if node_type == "output":

@@ -15,6 +15,7 @@ import networkx as nx
 from ...graph.costs import stage_title
 from ...graph.layout import Chain, split_stages
 from ...graph.tokens import input_scheme
+from ...registry.tokens import INPUT_SCHEMES
 from ...signs import PLAIN
 from .. import escape
 from ..color.hues import hue
@@ -105,7 +106,7 @@ class _Text:
         read = filter(None, (ends.model_input(self.graph), ends.length(self.graph, "up to {} a row")))
         parts = [part for part in ("input", ", ".join(read)) if part] + ends.options(self.graph)
         if scheme := input_scheme(self.graph):
-            parts.append(f"{scheme} positions")
+            parts.append(INPUT_SCHEMES[scheme])
         if self.graph.nodes("context"):
             parts.append("beside a context")
         if self.graph.nodes("condition"):

@@ -393,7 +393,6 @@ class Faces:
             title, tip = "condition", partial(self.details.of_condition, node)
         else:
             title, tip = self.captions.position(node), partial(self.details.of_position, node)
-            title += "" if read_by(self.graph, node) else " positions"
         titled = wrapped(title.split(", "), size("label"), self.most, bold=True)
         most = max(widest(titled, "label"), SOURCE_LEAST)
         lines = wrapped([*ends.of_source(self.graph, node)], size("note"), most) if self.opened else []

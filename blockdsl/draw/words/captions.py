@@ -12,6 +12,7 @@ from ...registry.content import content
 from ...registry.kinds import kind_of
 from ...registry.options import spell
 from ...registry.positions import SCHEMES
+from ...registry.tokens import INPUT_SCHEMES
 from . import reads
 from .operations import gated
 
@@ -213,7 +214,8 @@ class Captions:
     def position(self, node: str) -> str:
         """A position node in a few words."""
         attrs = self.graph.nx.nodes[node]
-        return SCHEMES[attrs["scheme"]].note(attrs) if attrs["scheme"] in SCHEMES else attrs["scheme"]
+        scheme = attrs["scheme"]
+        return SCHEMES[scheme].note(attrs) if scheme in SCHEMES else INPUT_SCHEMES[scheme]
 
     def _scores(self, source: str, node: str) -> str:
         """Whose scores; counted back in a drawing that names no nodes, so that repeats are alike."""

@@ -178,7 +178,8 @@ def _of_norm(diff: Difference, change: Change) -> bool:
 
 
 def _positions(captions: Captions) -> str:
-    return ", ".join(captions.position(node) for node in captions.graph.nodes("position")) or "none"
+    said = (captions.position(node).removesuffix(" positions") for node in captions.graph.nodes("position"))
+    return ", ".join(said) or "none"
 
 
 def stage_changes(diff: Difference, arrow: str) -> list[str]:

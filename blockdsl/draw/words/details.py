@@ -14,6 +14,7 @@ from ...registry.content import by_content
 from ...registry.kinds import Kind, kind_of
 from ...registry.options import spell
 from ...registry.positions import SCHEMES
+from ...registry.tokens import INPUT_SCHEMES
 from .captions import Captions
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Details:
             for name, value in without_notes(attrs).items()
             if name not in ("type", "scheme") and (name not in usual or value != usual[name])
         }
-        title = f"{attrs['scheme']} positions" if scheme is None else scheme.title
+        title = INPUT_SCHEMES[attrs["scheme"]] if scheme is None else scheme.title
         lines = [f"{node}: {title}", ", ".join(f"{name}={spell(value)}" for name, value in own.items())]
         return "\n".join(line for line in [*lines, *self._cost(node, 1)] if line)
 
