@@ -380,7 +380,7 @@ ATTENTION_WORDS: dict[str, Words] = {
     "sublayer_dropout": "dropout {} after attention",
     "qk_scale": {1: "unscaled scores", ...: "scores × {}"},
     "qkv_bias": "biases of q, k, v",
-    "k_bias": "no bias of k",
+    "k_bias": "but no bias of k",
     "out_bias": "bias of attention's output",
     "shared_kv": "keys as values",
     "num_mem_kv": "{} memory keys and values",
