@@ -29,7 +29,7 @@ from ..registry.tokens import clash, model_of
 
 @dataclass(frozen=True, slots=True)
 class ResolvedBlock:
-    """A block with nothing left open; copies of a repeat are one.
+    """A block with nothing left open; copies of a repeat are one, and blocks that are written alike share their dicts.
 
     `given` holds which of the options its own text sets; `positions` the schemes that it reads, and what the node of
     each says. `scale` multiplies the branch before the residual add. `reads` has the index of the label that each
@@ -151,7 +151,8 @@ class _Resolver:
         self.pattern, self.given, self.settings, self.keywords = pattern, given, settings, keywords
         self.defaults: dict[str, dict[str, Value]] = {}
         self.seen: dict[tuple[str, str, int | None, bool], ResolvedBlock] = {}  # first of each text that is judged
-        self.known: dict[tuple[int, bool], ResolvedBlock] = {}  # by the spec, which copies of a repeat have in common
+        self.known: dict[tuple[int, bool], ResolvedBlock] = {}
+        """By the id of the spec, which copies of a repeat have in common and the pattern keeps."""
         self.tied: dict[str, ResolvedBlock] = {}
         self.tables: dict[Value, int] = {}  # of value embeddings → their features
         self.kinds = kinds()

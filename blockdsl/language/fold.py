@@ -113,7 +113,8 @@ class _Folder:
         n = len(seq)
         repeats = _repeats(seq, n // 2 if n <= _EXACT else _LONGEST_UNIT)
         best = [0] * (n + 1)  # what the rest from there costs
-        first: list[tuple[int, tuple[int, Folded], int]] = []  # of each rest, last to first: where its first part ends
+        first: list[tuple[int, tuple[int, Folded], int]] = []
+        """Of each rest, the shortest one first: where its first part ends, the unit of that, and how often it runs."""
         for i in range(n - 1, -1, -1):
             alone: tuple[int, Folded] = self.widths[seq[i]], (seq[i],)
             least, choice = alone[0] + (i + 1 < n) + best[i + 1], (i + 1, alone, 1)

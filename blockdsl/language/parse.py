@@ -63,7 +63,7 @@ def _parse(text: str, start: str) -> Any:
         where = Span(MAX_TEXT, MAX_TEXT + 1)
         raise PatternError(text, where, f"the text is {len(text):,} characters long; the limit is {MAX_TEXT:,}")
     _check_nesting(text)
-    with suppress(UnexpectedInput, Fault, PatternError):  # which are explained in the words of the text as it stands
+    with suppress(UnexpectedInput, Fault, PatternError):  # the whole text is then parsed, for its error
         short, runs = cut(text, _block)
         if runs:
             return _TreeBuilder(runs).build(_parser().parse(short, start=start))

@@ -15,10 +15,10 @@ from .syntax import Argument, Ref
 _LEAST = 8  # blocks in a run
 _SPACE = r"[ \t\r\n\f]"
 _BLOCK = r"(?!set\b)[A-Za-z_][A-Za-z0-9_]*(?:\([^()#]{0,200}\))?"
-# What stands before the first block and after the last may take that for its own (`& a a*6`, `x = a`), so neither is in
-# the run. A comment may have either behind it, and holds no run.
+# What stands before the first block or after the last may take that for its own (`& a a *6`, `x = a`): the first is not
+# in the run, nor is the last where such may follow, as after a comment, which holds no run.
 _RUN = re.compile(
-    rf"#[^\n]*|(?<![A-Za-z0-9_.]){_BLOCK}{_SPACE}+((?:{_BLOCK}{_SPACE}+){{{_LEAST},}})(?!{_SPACE}*[*/@&=:>#])", re.ASCII
+    rf"#[^\n]*|(?<![A-Za-z0-9_.]){_BLOCK}{_SPACE}+((?:{_BLOCK}{_SPACE}+){{{_LEAST},}})(?![ \t\r\n\f*/@&=:>#])", re.ASCII
 )
 _EACH = re.compile(_BLOCK, re.ASCII)
 

@@ -358,3 +358,10 @@ def test_no_name_breaks_out(evil: BlockGraph) -> None:
     text.encode()
     assert row(read.data, "b.evil0")["title"] == EVIL
     assert [EVIL, "1"] in row(read.data, "b.evil0")["shapes"]
+
+
+def test_an_encoder_is_no_option_of_the_context_that_it_gives() -> None:
+    """Its drawing tells it; the graph itself has no words, but for its address in memory."""
+    one, two = blockdsl.compile("f(mult=2)", dim=64), blockdsl.compile("a f => c", dim=64)
+    (context,) = [row for row in parsed(one.diff(two).to_html()).data["rows"] if row["title"].lower() == "context"]
+    assert context["options"] == [["tie_token_emb", "false", 0]]

@@ -410,6 +410,16 @@ def test_blocks_of_one_text_do_not_share_their_options() -> None:
     assert g.nx.nodes["a1"]["given"] == {"heads": 4}
 
 
+def test_copies_and_graphs_of_one_pattern_do_not_share_their_options() -> None:
+    pattern = blockdsl.parse("(a f)*3 a")
+    first, second = blockdsl.compile(pattern, dim=64), blockdsl.compile(pattern, dim=64)
+    first.nx.nodes["a0"]["options"]["heads"] = 2
+    first.nx.nodes["f1"]["given"]["mult"] = 4
+    assert [first.block(node)["options"]["heads"] for node in ("a0", "a2", "a4", "a6")] == [2, 8, 8, 8]
+    assert [first.block(node)["given"] for node in ("f1", "f3", "f5")] == [{"mult": 4}, {}, {}]
+    assert second == blockdsl.compile("(a f)*3 a", dim=64)
+
+
 def test_no_head_size_means_an_equal_part_of_the_stream() -> None:
     g = blockdsl.compile("a a(heads=8) a(dim_head=3)", dim=32, heads=4, attn_dim_head=None)
     assert [options(g, node)["dim_head"] for node in g.nodes("block")] == [8, 4, 3]

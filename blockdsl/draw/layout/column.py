@@ -80,7 +80,7 @@ class Column:
         heights = [self.height(unit) for _, unit in units]
         if count is None:
             high = sum(heights) + sum(self.heading(stage, False) + self.foot for stage, _ in stages)
-            count = columns.count(high, self._width() if high > columns.LONGEST else 0.0)
+            count = columns.count(high, self._width)
         if count == 1 or len(units) < 2:
             return [self._strip(stages, top, self.graph.start)]
         runs = columns.runs_of(heights, count)

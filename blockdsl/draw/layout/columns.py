@@ -23,9 +23,9 @@ FOOT = 12.0  # from the end of a column to where the stream leaves it
 STEM = 16.0  # of a line that is cut
 
 
-def count(high: float, wide: float) -> int:
-    """How many columns: one, or so many that the picture is about as wide as high."""
-    return 1 if high <= LONGEST else max(2, round(sqrt(high / (wide + APART))))
+def count(high: float, wide: Callable[[], float]) -> int:
+    """How many columns: one, or so many that the picture is about as wide as high; `wide`: how wide one is."""
+    return 1 if high <= LONGEST else max(2, round(sqrt(high / (wide() + APART))))
 
 
 def units(parts: Parts) -> Iterator[Parts]:

@@ -109,7 +109,7 @@ class _Pair:
             picture.column.heights = dict(heights)
         units = _units(rows)
         high = [max(p.column.height(unit.parts[k]) for k, p in enumerate(self.sides)) for unit in units]
-        columns = columns or count(sum(high), 2 * wide + 3 * HALVES)
+        columns = columns or count(sum(high), lambda: 2 * wide + 3 * HALVES)
         runs = [units[run.start : run.stop] for run in runs_of(high, columns)] if units else [[]]
         pieces: list[list[ColumnPart]] = []
         spaced = [self._spaced(run, runs[i - 1][-1].stages if i else None) for i, run in enumerate(runs)]

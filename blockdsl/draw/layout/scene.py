@@ -255,7 +255,7 @@ class Scene:
     labels: list[Text] = field(default_factory=list)
     head: list[Text] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
-    _known: _Known | None = field(default=None, repr=False)
+    _known: _Known | None = field(default=None, repr=False, compare=False)
 
     def add(self, other: Scene, dx: float = 0, dy: float = 0) -> None:
         """Put what another scene has into this one."""
@@ -278,29 +278,30 @@ class Scene:
     def extent(self) -> Rect:
         """The smallest rectangle that holds everything."""
         parts: tuple[list[Any], ...] = self.frames, self.keys, self.boxes, self.edges, self.labels, self.head
-        lists, counts = tuple(map(id, parts)), tuple(map(len, parts))
+        counts = tuple(map(len, parts))
         known = self._known
-        if (
-            known is None
-            or known.lists != lists
-            or any(now < then for now, then in zip(counts, known.counts, strict=True))
-        ):
-            known = _Known(lists, (0,) * len(parts), ())
+        if known is None or not known.goes_on(parts):
+            known = _Known(parts, (0,) * len(parts), ())
         if known.counts != counts:  # it is asked for again and again while a little is added
             new = (part[count:] for part, count in zip(parts, known.counts, strict=True))
             corners = (*known.corners, *_corners(*new))
-            known = _Known(lists, counts, tuple(_ends(corners)))
+            known = _Known(parts, counts, tuple(_ends(corners)))
         self._known = known
         (left, top), (right, bottom) = known.corners
         return Rect(left, top, right - left, bottom - top)
 
 
 class _Known(NamedTuple):
-    """Of a scene's extent: the lists of its parts and how many were in each then, and the two corners."""
+    """Of a scene's extent: the lists of its parts, how many were in each then, and the two corners."""
 
-    lists: tuple[int, ...]
+    lists: tuple[list[Any], ...]
     counts: tuple[int, ...]
     corners: tuple[Point, ...]
+
+    def goes_on(self, lists: Sequence[list[Any]]) -> bool:
+        """Whether these are the same lists, with no less in them."""
+        ours = zip(self.lists, self.counts, lists, strict=True)
+        return all(new is old and len(new) >= count for old, count, new in ours)
 
 
 def _ends(points: Sequence[Point]) -> Iterator[Point]:

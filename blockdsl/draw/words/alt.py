@@ -27,7 +27,7 @@ def alt_text(input: str, stages: Sequence[tuple[str, Parts]], output: str, say: 
             if not isinstance(part, DrawnLabel) and (own := words(part)):
                 said.append(own)
                 length += len(own)
-                if length > MOST:
+                if length > MOST:  # what follows is cut off
                     break
         return ", ".join(said)
 

@@ -77,7 +77,11 @@ def _row(graph: Graph, captions: Captions, node: str) -> Row:
     if attrs["type"] == "read":
         said = [(name, spell(attrs[name]), 2) for name in ("init", "scale", "tie") if attrs.get(name) not in (None, 1)]
         return {"code": captions.name(node), "title": "Read", "notes": captions.notes(node), "options": said}
-    own = {name: value for name, value in without_notes(attrs).items() if name not in ("type", "stage", "scheme")}
+    own = {
+        name: value
+        for name, value in without_notes(attrs).items()
+        if name not in ("type", "stage", "scheme", "encoder")
+    }
     title = captions.position(node) if attrs["type"] == "position" else _TITLES[attrs["type"]]
     return {"title": title, "options": [(name, spell(value), 0) for name, value in own.items()]}
 

@@ -129,8 +129,9 @@ export class Text {
   mark(type, marks) {
     const highlight = shared.get(type), before = this.ranges.get(type);
     this.marks.set(type, marks);
-    const near = this.parts.filter((part) => part.near), from = near[0]?.start, last = near.at(-1), to = last && last.start + last.node.length;
-    const shown = has ? marks.filter(([a, b]) => b > a && b <= this.length && b > from && a < to) : [];
+    const near = this.parts.filter((part) => part.near), last = near.at(-1);
+    const sight = last ? [near[0].start, last.start + last.node.length] : [0, 0];
+    const shown = has ? marks.filter(([a, b]) => b > a && b <= this.length && b > sight[0] && a < sight[1]) : [];
     const wanted = shown.map(([a, b]) => {
       const [startContainer, startOffset] = this.at(a), [endContainer, endOffset] = this.at(b);
       return { startContainer, startOffset, endContainer, endOffset };
