@@ -106,6 +106,7 @@ def _serve(pipe: Connection, root: str) -> None:
         sys.path.insert(0, root)
     import torch
     import torch.distributed as dist
+    from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
     torch.set_num_threads(1)
     while True:
@@ -125,6 +126,7 @@ def _serve(pipe: Connection, root: str) -> None:
                 answer = True, function(*arguments)
             finally:
                 dist.destroy_process_group()
+                _clear_sharding_prop_cache()  # torch would give tensors of the next call meshes of this one's groups
                 gc.collect()  # what is in cycles keeps groups, and their threads wake a hundred times a second
         except Exception:
             answer = False, traceback.format_exc()
