@@ -1,4 +1,4 @@
-"""What a picture takes, which is worked out for less than all of it: its extent, and how many columns a stack needs."""
+"""What is worked out for less than all of a picture: its extent, how many columns it needs, and its alt text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import blockdsl
 from blockdsl.draw.color.colors import colors
 from blockdsl.draw.layout.picture import Picture
 from blockdsl.draw.layout.scene import Edge, Scene, Text
+from blockdsl.draw.parts import DrawnBlock, DrawnRepeat
 from blockdsl.draw.tree import tree
+from blockdsl.draw.words.alt import MOST, alt_text
 
 
 def test_an_extent_follows_what_is_added_and_what_is_put_in_another_place() -> None:
@@ -43,3 +45,13 @@ def test_columns_are_counted_as_if_all_were_in_one(pattern: str, settings: dict[
     assert drawn.column._width() == whole.left + whole.right
     around = sum(drawn.column.heading(stage, False) + drawn.column.foot for stage, _ in stages)
     assert sum(drawn.column.height(parts) for _, parts in stages) + around == whole.y
+
+
+@pytest.mark.parametrize("count", [1, 30, 250, 3000])
+def test_an_alt_text_is_the_beginning_of_all_there_is_to_say(count: int) -> None:
+    blocks = tuple(DrawnBlock((f"block {i}",)) for i in range(count))
+    parts = (blocks[0], DrawnRepeat(blocks, 7), *blocks)
+    inside = ", ".join(f"block {i}" for i in range(count))
+    every = f"Enters. Stage 1: block 0, 7 times ({inside}), {inside}. Leaves."
+    said = alt_text("enters", [("stage 1", parts)], "leaves", lambda part: part.node)
+    assert said == (every if len(every) <= MOST else every[: MOST - 1] + "…")
