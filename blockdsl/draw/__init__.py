@@ -69,7 +69,8 @@ def aligned_page(diff: Difference, path: str | PathLike[str] | None = None, **op
     from functools import partial
 
     from .forms.html import html
-    from .layout.difference import SIDES, difference, streams
+    from .layout.difference import SIDES, difference
+    from .words.changes import streams
 
     graphs, notes = {}, {}
     for name, own in streams(diff).items():

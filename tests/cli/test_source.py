@@ -77,6 +77,13 @@ def test_a_file_that_is_not_there_is_not_taken_for_a_pattern(blockdsl: Run, name
     assert blockdsl("check", name) == Ran(1, "", f"blockdsl check: there is no file {name}\n")
 
 
+@pytest.mark.parametrize("name", ["runs/1", "runs/none", "./nosuch", "../runs/1", "~/runs/first", "/nowhere/1"])
+def test_a_run_that_is_not_there_is_not_taken_for_a_scale(blockdsl: Run, name: str) -> None:
+    assert blockdsl("check", name) == Ran(1, "", f"blockdsl check: there is no file or folder {name}\n")
+    assert blockdsl("check", "mamba/2", "--causal").out == "ok: 1 block in 1 stage\n"
+    assert "as in f/2" in blockdsl("check", "f/x").err
+
+
 @pytest.mark.parametrize("name", ["model.pattern", "v1.2", "x.json", "inner/folder"])
 @pytest.mark.parametrize(
     "command",

@@ -150,6 +150,9 @@ def test_a_pair_of_streams_is_two_pairs_one_below_the_other() -> None:
     assert [words for words in heads if not words.startswith(("differ", "alike"))] == [
         "encoder", "8 blocks alike · 2 added", "decoder", "4 blocks alike · 2 changed",
     ]  # fmt: skip
+    said = str(before.diff(after)).replace("->", "→").splitlines()
+    differ = [line for line in said if line.startswith("differ")]
+    assert [line for line in heads if line.startswith("differ")] == differ  # each of its own stream
     tops = {box.name: box.rect.top for box in picture.nodes if box.rect}
     assert tops["decoder before.input"] > tops["encoder before.output"]
     assert tops["decoder before.c1"] == tops["decoder after.c1"]

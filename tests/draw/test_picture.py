@@ -357,6 +357,10 @@ def test_operations_of_a_block() -> None:
         "× 0.5",
     ]
     assert words(picture, "c1")[2:5] == ["LayerNorm", "q 16 → 8", "k, v 16 → 16"]
+    grouped = drawn("a(heads=8, one_kv_head, tensor_product) m", detail="op", causal=True)
+    assert "q·k, 8 heads × 4, 1 kv head" in words(grouped, "a0")
+    assert "+ itself × a linear layer of the input" in words(grouped, "a0")
+    assert {"convolution over 4 tokens + bias, SiLU", "SiLU gate"} < {*words(grouped, "m1")}
     layers = ["linear 16 → 128 + bias", "SiLU gate", "linear 64 → 16 + bias"]
     assert words(picture, "f2")[2:] == ["LayerNorm", *layers]
     # each wire meets the operation that reads it

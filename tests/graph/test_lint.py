@@ -269,6 +269,10 @@ BROKEN: list[tuple[str, dict[str, Any], Callable[[BlockGraph], None], list[str]]
         option("f1", swish=True, relu_squared=True),
         ["f1: swish and relu_squared are both set; a feedforward has one activation"],
     ),
+    ("a f", {}, node("a0", heads=4), ["a0: heads is an option, not an attribute of the node"]),
+    ("a f", {}, node("f1", kind="a"), ["f1: its options are those of 'f', and its kind is 'a'"]),
+    ("a f a", {}, option("a2", kv="u"), ["a2: kv must be true, where an edge carries kv, or false; not 'u'"]),
+    ("a f a", {}, option("a2", kv=True), ["a2: its option kv is on, and no nodes hand it kv"]),
     ("a f", {}, node("f1", shift=8), ["f1: a shift of 8 splits dim=16 into too many parts"]),
     ("a f", {"causal": True}, node("f1", shift=16), ["f1: a shift of 16 splits dim=16 into too many parts"]),
     # the stream

@@ -139,6 +139,8 @@ def _text(args: argparse.Namespace) -> str:
         raise UserError(f"cannot read {path or 'standard input'}: {error.strerror}") from None
     if _FILE_NAME.fullmatch(args.pattern) and not Path(args.pattern).is_dir():
         raise UserError(f"there is no file {args.pattern}")
+    if _is_path(args.pattern) and not Path(args.pattern).is_dir():
+        raise UserError(f"there is no file or folder {args.pattern}")
     if _is_no_block(args.pattern) and args.pattern in zoo.FAMILIES:
         raise UserError(f"{args.pattern} is no pattern; the published model is {ZOO}{args.pattern}")
     if args.pattern != "-" and _stored(args.pattern):
@@ -148,6 +150,7 @@ def _text(args: argparse.Namespace) -> str:
 
 # A file's name rather than a pattern: one word with an ending such as .pattern (while f/2.e5 is half a pattern).
 _FILE_NAME = re.compile(r"[^\s()*&|@#=;,:]*\.(?!e\d)[A-Za-z]\w*")
+_ONE_WORD = re.compile(r"[^\s()*&|@#=;,:]*")
 
 _NAMES_A_FOLDER = re.compile(r"[./\\]")  # as a name with one of these is a file's, if there is one
 
@@ -260,6 +263,13 @@ def _stored(argument: str) -> Path | None:
 def _is_no_block(word: str) -> bool:
     """Whether a word could be a block in a pattern, but is none."""
     return word.isidentifier() and len(word) > 1 and word not in kinds()
+
+
+def _is_path(word: str) -> bool:
+    """Whether a word with a slash names a place, as runs/1 does; f/2 is a scale."""
+    first, slash, _ = word.partition("/")
+    named = first in ("", ".", "..", "~") or _is_no_block(first)
+    return bool(slash) and named and _ONE_WORD.fullmatch(word) is not None
 
 
 def _read_graphs(path: Path) -> dict[str, BlockGraph]:

@@ -6,14 +6,13 @@ Graphs that are no chains and branches have no rows that could stand beside each
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..color.colors import became
 from ..parts import DrawnRow, Parts
 from ..words.alt import MOST
-from ..words.changes import ARROW, above, everywhere, told
+from ..words.changes import ARROW, above, everywhere, streams, told
 from ..words.diff import ARROW as ASCII_ARROW
 from ..words.diff import ChangeLines
 from ..words.told import STATUSES, Told
@@ -56,14 +55,6 @@ def difference(
     whole.alt = f"{whole.title}. {'; '.join(said)}"[:MOST]
     add_legend(whole, (), [status for status in STATUSES if status in statuses])
     return whole
-
-
-def streams(diff: Difference) -> dict[str, Difference]:
-    """The difference of each of two streams by its name; of a graph alone, "" → itself."""
-    if diff.encoder is None:
-        return {"": diff}
-    before, after = (graph.streams()["decoder"] for graph in (diff.before, diff.after))
-    return {"encoder": diff.encoder, "decoder": replace(diff, before=before, after=after, encoder=None)}
 
 
 class _Pair:

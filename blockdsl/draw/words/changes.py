@@ -195,6 +195,17 @@ def stage_changes(diff: Difference, arrow: str) -> list[str]:
     return said
 
 
+# Of two streams ----------------------------------------------------------------------------------------------------
+
+
+def streams(diff: Difference) -> dict[str, Difference]:
+    """The difference of each of two streams by its name; of a graph alone, "" → itself."""
+    if diff.encoder is None:
+        return {"": diff}
+    before, after = (graph.streams()["decoder"] for graph in (diff.before, diff.after))
+    return {"encoder": diff.encoder, "decoder": replace(diff, before=before, after=after, encoder=None)}
+
+
 # Of each node -------------------------------------------------------------------------------------------------------
 
 

@@ -24,9 +24,17 @@ _MOST = 6  # nodes named on a line
 
 def draw(diff: Difference, color: bool = False) -> str:
     """The difference, one string with newlines and no newline at its end; `color`: by a terminal's escape codes."""
-    lines = ChangeLines(diff)
-    text = "\n".join(_painted(line) if color else line for line in (*lines.head(), *lines.changes(), *lines.costs()))
-    return text if diff.encoder is None or not diff else f"encoder\n{draw(diff.encoder, color)}\n\ndecoder\n{text}"
+    if diff.encoder is None or not diff:
+        return _text(diff, diff, color)
+    encoder, decoder = changes.streams(diff).values()
+    return f"encoder\n{draw(encoder, color)}\n\ndecoder\n{_text(decoder, diff, color)}"
+
+
+def _text(stream: Difference, whole: Difference, color: bool) -> str:
+    """What differs of a stream, and the costs of the whole model."""
+    lines = ChangeLines(stream)
+    every = (*lines.head(), *lines.changes(), *ChangeLines(whole).costs())
+    return "\n".join(_painted(line) if color else line for line in every)
 
 
 def _painted(line: str) -> str:

@@ -77,8 +77,15 @@ def _node(node: Any, attrs: Mapping[str, Any]) -> Iterator[Finding]:
         problem = f"unknown node type {node_type!r}; the types are {', '.join(NODE_ATTRIBUTES)}"
         yield Finding(f"{node}: {problem}", f"g.replace({node!r}, 'f')" if node_type is None else take_out(node))
         return
+    kind = kinds().get(str(attrs.get("kind"))) if node_type == "block" else None
+    options = by_name(kind.all_options()) if kind is not None else {}
     for problem, name, value in _problems({n: dict if isinstance(v, dict) else v for n, v in attrs.items()}):
-        yield Finding(f"{node}: {problem}", _mended(node, attrs, name, value))
+        if name in options and name in attrs and isinstance(attrs.get("options"), dict):
+            here = f"g.nx.nodes[{node!r}]"
+            said = f"{name} is an option, not an attribute of the node"
+            yield Finding(f"{node}: {said}", f"{here}['options'][{name!r}] = {here}.pop({name!r})")
+        else:
+            yield Finding(f"{node}: {problem}", _mended(node, attrs, name, value))
 
 
 @by_content
@@ -228,7 +235,12 @@ def blocks(graph: Graph) -> Iterator[Finding]:
             yield Finding(f"{node}: {problem}", f"g.replace({node!r}, 'f')")
             continue
         kind = known[name]
-        for problem, option, value in _judged(kind, options, dim):
+        problems = _judged(kind, options, dim)
+        if len(problems) > 1 and (other := _kind_with(options)) not in (None, name):
+            problem = f"its options are those of {other!r}, and its kind is {name!r}"
+            yield Finding(f"{node}: {problem}", f"g.replace({node!r}, {name!r})")
+            problems = ()
+        for problem, option, value in problems:
             yield Finding(f"{node}: {problem}", _option_mended(node, option, value))
         if kind.has_scores() and options.get("dim_head", 0) is None:
             yield Finding(f"{node}: dim_head is none; in a graph it is a number", set_option(node, "dim_head", 64))
@@ -245,6 +257,11 @@ def blocks(graph: Graph) -> Iterator[Finding]:
         if not attrs["scale"] > 0:
             problem = f"scale must be a number above 0, not {attrs['scale']!r}"
             yield Finding(f"{node}: {problem}", set_attribute(node, "scale", 1.0))
+
+
+def _kind_with(options: Mapping[Any, Any]) -> str | None:
+    """The kind that has just these options."""
+    return next((name for name, kind in kinds().items() if by_name(kind.all_options()).keys() == options.keys()), None)
 
 
 def _without_dot(node: str) -> str:
@@ -271,6 +288,8 @@ def _options(declared: Mapping[str, Option], options: Mapping[Any, Any]) -> Iter
         if key not in declared:
             hint = did_you_mean(str(key), declared)
             yield f"unknown option '{key}'" + (f"; {hint}" if hint else ""), key, _UNKNOWN
+        elif declared[key].reads and not isinstance(value, bool):
+            yield f"{key} must be true, where an edge carries {declared[key].reads}, or false; not {value!r}", key, True
         elif fault := declared[key].fault(value):
             yield f"{key} {fault}", key, declared[key].default
     for key in declared:

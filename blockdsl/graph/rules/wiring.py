@@ -89,7 +89,7 @@ def wrong_reads(graph: Graph) -> Iterator[Finding]:
         for option in what.reading_options():
             sources, on = graph.sources(node, option.reads), attrs["options"][option.name]
             if on and len(sources) != 1:
-                problem = f"its option {option.name} is on, and {len(sources)} nodes hand it {option.reads}"
+                problem = f"its option {option.name} is on, and {len(sources) or 'no'} nodes hand it {option.reads}"
                 extra = disconnect(graph, sources[-1], node, option.reads) if sources else ""
                 yield Finding(f"{node}: {problem}", extra or set_option(node, option.name, False))
             elif sources and not on and option.reads not in EDGES:

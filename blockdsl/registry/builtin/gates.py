@@ -118,12 +118,12 @@ def gate_saved(o: Any) -> int:
 
 def gate_steps(o: Any) -> list[str]:
     """What a drawing says of them."""
-    gated = "silu gate" if o.swiglu_values else "gate"
+    gated = "SiLU gate" if o.swiglu_values else "gate"
     by = {
         "input": (o.gate_values, o.gate_values_headwise, o.gate_values_rank),
         "heads' outputs": (o.output_gate, o.output_gate_headwise, o.output_gate_rank),
     }
-    silu = ", silu" if o.low_rank_silu_gates else ""
+    silu = ", SiLU" if o.low_rank_silu_gates else ""
     steps = [
         f"{gated}{' heads' if headwise else ''} by the {what}"
         + (" + bias" if o.gate_bias and what == "input" else "")

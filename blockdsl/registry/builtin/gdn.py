@@ -90,11 +90,11 @@ def _steps(o: Any) -> list[tuple[str, str]]:
     keys, values = _features(o)
     return [
         (f"q, k, v, gate {o.dim:,} → {2 * keys + 2 * values:,}", ""),
-        (f"convolution of {o.kernel} tokens, silu", ""),
+        (f"convolution over {counted(o.kernel, 'token')}, SiLU", ""),
         ("unit q, k", ""),
         *([("overwrites up to twice", "")] if o.neg_eigval else []),
         (f"delta rule, {o.value_heads} × {o.dim_head} × {o.value_dim_head}", ""),
-        ("RMSNorm, silu gate", ""),
+        ("RMSNorm, SiLU gate", ""),
         (f"out {values:,} → {o.dim:,}", ""),
     ]
 

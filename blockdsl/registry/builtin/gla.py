@@ -84,7 +84,7 @@ def _steps(o: Any) -> list[tuple[str, str]]:
         (f"q, k, v, gate {o.dim:,} → {2 * keys + 2 * values:,}", ""),
         *((step, "") for step in decay),
         (f"{name}, {o.heads} × {o.dim_head} × {o.value_dim_head}", ""),
-        ("RMSNorm, silu gate", ""),
+        ("RMSNorm, SiLU gate", ""),
         (f"out {values:,} → {o.dim:,}", ""),
     ]
 

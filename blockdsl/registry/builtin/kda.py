@@ -64,7 +64,7 @@ def _steps(o: Any) -> list[tuple[str, str]]:
     features = o.heads * o.dim_head
     return [
         (f"q, k, v {o.dim:,} → {3 * features:,}", ""),
-        (f"convolution of {o.kernel} tokens, silu", ""),
+        (f"convolution over {counted(o.kernel, 'token')}, SiLU", ""),
         ("unit q, k", ""),
         (f"decay and gate {o.dim:,} → {o.dim_head:,} → {features:,}", ""),
         (f"delta rule by channel, {o.heads} × {o.dim_head} × {o.dim_head}", ""),

@@ -89,11 +89,11 @@ def _split(o: Any, ranks: int) -> Split | str:
 def _steps(o: Any) -> list[tuple[str, str]]:
     return [
         (f"linear {o.dim:,} → {2 * o.inner:,}{biased(o.bias)}", ""),
-        (f"convolution over {counted(o.kernel, 'token')}{biased(o.conv_bias)}, silu", ""),
+        (f"convolution over {counted(o.kernel, 'token')}{biased(o.conv_bias)}, SiLU", ""),
         (f"steps of rank {o.dt_rank}, B, C {o.inner:,} → {o.dt_rank + 2 * o.state:,}", ""),
         *([(f"RMSNorm of steps, B, C{', with gains' * (o.rmsnorm == 'gain')}", "")] if o.rmsnorm else []),
         (f"selective scan, state {o.inner:,} × {o.state}", ""),
-        ("silu gate", ""),
+        ("SiLU gate", ""),
         (f"linear {o.inner:,} → {o.dim:,}{biased(o.bias)}", ""),
     ]
 

@@ -140,11 +140,11 @@ def _split(o: Any, ranks: int) -> Split | str:
 def _steps(o: Any) -> list[tuple[str, str]]:
     given, _ = _widths(o)
     norm = {None: "", "all": "RMSNorm", "group": f"RMSNorm in {o.groups} groups"}[o.gated_norm]
-    ends = ["silu gate", norm] if o.gate_first or not norm else [norm, "silu gate"]
+    ends = ["SiLU gate", norm] if o.gate_first or not norm else [norm, "SiLU gate"]
     return [
         (f"linear {o.dim:,} → {given:,}{biased(o.bias)}", ""),
         *([] if o.in_scales is None else [(f"× {', '.join(f'{scale:.3g}' for scale in o.in_scales)}", "")]),
-        (f"convolution over {counted(o.kernel, 'token')}{biased(o.conv_bias)}, silu", ""),
+        (f"convolution over {counted(o.kernel, 'token')}{biased(o.conv_bias)}, SiLU", ""),
         (f"scan, state {o.heads} × {o.dim_head} × {o.state}", ""),
         *((end, "") for end in ends if end),
         (f"linear {o.inner:,} → {o.dim:,}{biased(o.bias)}", ""),

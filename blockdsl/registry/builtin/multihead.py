@@ -465,6 +465,7 @@ def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, st
         (f"+ {o.num_mem_kv:,} learned k, v", "") if o.num_mem_kv and own != "q" else None,
         (
             f"{'-|q - k|²' if o.l2_distance else 'q·k'}, {heads} × {o.dim_head}"
+            + (f", {counted(o.kv_heads, 'kv head')}" if o.kv_heads != o.heads else "")
             + (f", times {o.qk_norm_scale:g}" if o.qk_norm else "")
             + ("" if o.qk_scale is None else f", times {o.qk_scale:g}"),
             "bias scores",
@@ -478,7 +479,7 @@ def attention_steps(o: Any, *projections: tuple[str, str]) -> list[tuple[str, st
             "",
         ),
         ("logarithm", "") if o.laser else None,
-        ("+ · times linear of the input", "") if o.tensor_product else None,
+        ("+ itself × a linear layer of the input", "") if o.tensor_product else None,
         ("× a learned gain by head", "") if o.head_scale else None,
         *((step, "") for step in gate_steps(o)),
         (f"out {o.heads * o.value_dim_head:,} → {(2 if o.on_attn else 1) * o.dim:,}{biased(o.out_bias)}", ""),

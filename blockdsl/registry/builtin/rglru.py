@@ -67,7 +67,7 @@ def _rglru_steps(o: Any) -> list[tuple[str, str]]:
         (f"linear {o.dim:,} → {2 * o.width:,} + bias", ""),
         (f"convolution over {counted(o.kernel, 'token')} + bias", ""),
         (f"RG-LRU, gates in {counted(o.heads, 'block')}", ""),
-        ("gelu gate", ""),
+        ("GELU (tanh) gate", ""),
         (f"linear {o.width:,} → {o.dim:,} + bias", ""),
     ]
 
