@@ -61,7 +61,7 @@ class Cost:
         )
 
     def __mul__(self, times: int) -> Cost:
-        return Cost(*(times * getattr(self, field) for field in self.__dataclass_fields__))
+        return self if times == 1 else Cost(*(times * getattr(self, field) for field in self.__dataclass_fields__))
 
     @property
     def active(self) -> int:

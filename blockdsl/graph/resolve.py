@@ -7,16 +7,17 @@ and the stack. No graph yet, so `blockdsl check` gets by without networkx.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import PatternError, Span, UserError
 from ..language.expand import BlockSpec, ParallelSpec, ReadSpec, Spec, tie_in_words
 from ..language.labels import LabelSpec
 from ..language.pattern import Pattern, parse
-from ..registry.content import Values
+from ..registry.content import REMEMBERED, Content, Values, content
 from ..registry.kinds import Kind, kinds
 from ..registry.norms import norm_clash, norm_of, reads_condition
 from ..registry.options import Value, by_name
@@ -136,12 +137,36 @@ def _stream(pattern: Pattern, keywords: dict[str, Any], decoder: int | None = No
     steps = tuple(resolver.step(spec) for spec in pattern.expansion.specs)
     resolver.check_stack()
     wiring = {"residual_attn", *(option.name for kind in kinds().values() for option in kind.reading_options())}
-    options_used = [block.options for block in resolver.seen.values()]
-    wired = any(options.get(name) for options in options_used for name in wiring)
+    wired = any(judged.options.get(name) for judged in resolver.seen.values() for name in wiring)
     return ResolvedPattern(pattern, settings, given, steps, wired)
 
 
 _DEEPNORM = "deepnorm is a post-norm configuration"
+
+
+class _Judged(NamedTuple):
+    """A block by all that its own text says of it.
+
+    Attributes:
+        refused: schemes that it says it does not use.
+        meaningful: settings of positions that mean something to it.
+        table: of value embeddings, and its features.
+    """
+
+    kind: str
+    options: Values
+    given: dict[str, Value]
+    positions: tuple[tuple[Scheme, dict[str, Value]], ...]
+    shift: int
+    refused: Set[str]
+    meaningful: Set[str]
+    table: tuple[Value, int] | None
+
+
+@lru_cache(maxsize=8)
+def _judgements(settings: Content) -> dict[Hashable, _Judged]:
+    """Of blocks in a stack with these settings; from one key of a text to the next, most are the same."""
+    return {}
 
 
 class _Resolver:
@@ -150,7 +175,11 @@ class _Resolver:
     ) -> None:
         self.pattern, self.given, self.settings, self.keywords = pattern, given, settings, keywords
         self.defaults: dict[str, dict[str, Value]] = {}
-        self.seen: dict[tuple[str, str, int | None, bool], ResolvedBlock] = {}  # first of each text that is judged
+        self.seen: dict[tuple[str, str, int | None, bool], _Judged] = {}  # by what a block says
+        settings_said = content(given)
+        self.judgements = _judgements(settings_said) if type(settings_said) is Content else {}
+        if len(self.judgements) > REMEMBERED:
+            self.judgements.clear()
         self.known: dict[tuple[int, bool], ResolvedBlock] = {}
         """By the id of the spec, which copies of a repeat have in common and the pattern keeps."""
         self.tied: dict[str, ResolvedBlock] = {}
@@ -180,20 +209,35 @@ class _Resolver:
             return known
         same = spec.kind, repr(spec.given), spec.shift, after_first
         if same not in self.seen:
-            self.seen[same] = self._judged(spec, after_first)
-        first = self.seen[same]
-        alike = first.kind, first.options, first.given, first.positions, first.shift
+            self.seen[same] = self._met(spec, same)
+        judged = self.seen[same]
+        alike = judged.kind, judged.options, judged.given, judged.positions, judged.shift
         block = ResolvedBlock(*alike, spec.scale, spec.tie, spec.stage, spec.span, spec.reads)
         self._check_tie(block)
         self.known[id(spec), after_first] = block
         return block
 
-    def _judged(self, spec: BlockSpec, after_first: bool) -> ResolvedBlock:
-        """A block by all that its own text says of it; what is wrong with that is wrong wherever it stands."""
+    def _met(self, spec: BlockSpec, same: tuple[str, str, int | None, bool]) -> _Judged:
+        """A block that says what none before it does: what it means for the stack."""
         if spec.kind not in self.kinds:  # parsed before it was unregistered
             raise self._error(spec.span, f"unknown block '{spec.kind}'", f"kinds: {', '.join(sorted(self.kinds))}")
-        kind = self.kinds[spec.kind]
+        key = self.kinds[spec.kind], same
+        judged = self.judgements.get(key)
+        if judged is None:
+            judged = self.judgements[key] = self._judged(self.kinds[spec.kind], spec, same[-1])
         self.kinds_used.add(spec.kind)
+        self.schemes_used |= {scheme.name for scheme, _ in judged.positions}
+        self.schemes_refused |= judged.refused
+        self.settings_read |= judged.meaningful
+        if judged.table is not None:
+            number, features = judged.table
+            if (other := self.tables.setdefault(number, features)) != features:
+                problem = f"value_embed={number} has {features} features here, and {other} before"
+                raise self._error(spec.span, problem, "blocks that share a table have as many features of values")
+        return judged
+
+    def _judged(self, kind: Kind, spec: BlockSpec, after_first: bool) -> _Judged:
+        """A block by itself: what is wrong with that is wrong wherever it stands."""
         if "context" in kind.inputs and "context" not in spec.reads and self.settings["context"] is False:
             problem = f"'{spec.kind}' ({kind.title}) without a context to attend to"
             raise self._error(spec.span, problem, "context=false says that the stack is given none")
@@ -204,15 +248,21 @@ class _Resolver:
             raise self._error(spec.span, problem, "each part needs a feature: a wider stack or a smaller shift")
         of_positions = {option.name: option.setting or option.name for option in kind.position_options()}
         given = {name: name in spec.reads or value for name, value in spec.given.items() if name not in of_positions}
-        positions = {of_positions[name]: value for name, value in spec.given.items() if name in of_positions}
+        said = {of_positions[name]: value for name, value in spec.given.items() if name in of_positions}
         options = self._options(kind, spec, given, after_first)
         self._check_direction(kind, spec, bool(options.get("bidirectional")))
+        table = None
         if "value_embed" in kind.inputs and options["value_embed"] is not None:
-            self._check_value_embed(kind, spec, options)
-        read = self._positions(kind, spec, options, positions)
-        return ResolvedBlock(
-            spec.kind, options, given, read, shift, spec.scale, spec.tie, spec.stage, spec.span, spec.reads
-        )
+            table = self._table(kind, spec, options)
+        refused = {scheme.name for scheme in SCHEMES.values() if said.get(scheme.switch[0]) is False}
+        own = {**said, **({ROTARY: options["rotary"]} if "rotary" in options else {})}
+        known = set() if refused or own.get(ROTARY) is False else self._meaningful(own)
+        for name in said:
+            if name in POSITION_NEEDS and name not in known:
+                needed = POSITION_NEEDS[name][0]
+                raise self._error(spec.span, f"{name} is set, but it needs {'rotary' if needed == ROTARY else needed}")
+        positions = self._positions(kind, spec, options, own)
+        return _Judged(spec.kind, options, given, positions, shift, refused, known, table)
 
     def _check_direction(self, kind: Kind, spec: BlockSpec, bidirectional: bool) -> None:
         if bidirectional and self.settings["causal"]:
@@ -223,32 +273,19 @@ class _Resolver:
             both = f", or write {spec.kind}(bidirectional), a second one in reverse" if kind.both_ways else ""
             raise self._error(spec.span, problem, f"it runs only where no token sees a later one: set causal{both}")
 
-    def _check_value_embed(self, kind: Kind, spec: BlockSpec, options: Mapping[str, Value]) -> None:
+    def _table(self, kind: Kind, spec: BlockSpec, options: Mapping[str, Value]) -> tuple[Value, int]:
         if (model := model_of(self.settings)) not in (None, "tokens"):
             problem = f"'{spec.kind}' ({kind.title}) reads embeddings of tokens, value_embed"
             raise self._error(spec.span, problem, f"the model reads {model}")
-        number, features = options["value_embed"], kind.value_features(self.dim, options)
-        if (other := self.tables.setdefault(number, features)) != features:
-            problem = f"value_embed={number} has {features} features here, and {other} before"
-            raise self._error(spec.span, problem, "blocks that share a table have as many features of values")
+        return options["value_embed"], kind.value_features(self.dim, options)
 
     def _positions(
-        self, kind: Kind, spec: BlockSpec, options: Values, said: Mapping[str, Value]
+        self, kind: Kind, spec: BlockSpec, options: Values, own: Mapping[str, Value]
     ) -> tuple[tuple[Scheme, dict[str, Value]], ...]:
         """The schemes that a block reads which says this of them; rotary ones may be an option of its kind."""
-        own = {**said, **({ROTARY: options["rotary"]} if "rotary" in options else {})}
-        off = {scheme.name for scheme in SCHEMES.values() if said.get(scheme.switch[0]) is False}
-        known = set() if off or own.get(ROTARY) is False else self._meaningful(own)
-        for name in said:
-            if name in POSITION_NEEDS and name not in known:
-                needed = POSITION_NEEDS[name][0]
-                raise self._error(spec.span, f"{name} is set, but it needs {'rotary' if needed == ROTARY else needed}")
-        self.schemes_refused |= off
-        self.settings_read |= known
         sizes = SimpleNamespace(dim=self.dim, **options)
         read = tuple((scheme, scheme.of(here, sizes)) for scheme, here in readers(kind, self.settings, own))
         for scheme, attributes in read:
-            self.schemes_used.add(scheme.name)
             misfit = scheme.misfit(SimpleNamespace(**attributes), SimpleNamespace(**options))
             if misfit:
                 raise self._error(spec.span, misfit.problem, misfit.hint)
@@ -338,7 +375,7 @@ class _Resolver:
         if self.settings["context"] and not any("context" in kind.inputs for kind in used):
             raise self._setting_error("context", "no block of the pattern attends to a context")
         conditioned = norm_of(self.given).adaptive or any(
-            reads_condition(block.options) for block in self.seen.values()
+            reads_condition(judged.options) for judged in self.seen.values()
         )
         for name in ("dim_condition", "adaptive_condition_mlp"):
             if self.settings[name] and not conditioned:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...graph.costs import stage_title
 from ...graph.layout import Branching, Chain, Side, blocks_of, every_node, node_of, split_stages, whole_chain
-from ...registry.content import content
-from ...registry.kinds import kind_of
+from ...registry.content import by_content, content
+from ...registry.kinds import Kind, kind_of
 from ...registry.options import spell
 from ...registry.positions import SCHEMES
 from ...registry.tokens import INPUT_SCHEMES
@@ -53,6 +53,8 @@ class Captions:
         self._said: dict[Hashable, Any] = {}  # what is said of all blocks that are alike
         self.beside = {node: reads.read_beside(graph, node) for node in graph.nx}
         self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
+        self._usual_items = {kind: tuple(usual.items()) for kind, usual in self.usual.items()}
+        self._usual_items = {kind: tuple(usual.items()) for kind, usual in self.usual.items()}
         self.before: dict[str, str] = {}
         self.added: dict[str, list[str]] = {}
         self.gaps: set[str] = set()
@@ -149,14 +151,12 @@ class Captions:
 
     def _shown(self, node: str) -> list[tuple[str, str]]:
         attrs = self.graph.nx.nodes[node]
-        usual = self.usual[attrs["kind"]].items()
-        wiring = "shared_norm", False  # where a norm is shared, and where not
         kind = kind_of(attrs["kind"])
-        named = {*attrs["given"], *(name for name in kind.shown if attrs["options"].get(name) is not None)}
-        shown = {k: v for k, v in attrs["options"].items() if k in named or ((k, v) not in usual and (k, v) != wiring)}
-        by_label = {o.name: o.reads for o in kind.reading_options() if shown.get(o.name) is True}
-        plain = {k: k if v is True else f"{k}={spell(v)}" for k, v in shown.items()}
-        return [(k, self._by_label(node, k, by_label[k]) if k in by_label else text) for k, text in plain.items()]
+        shown = _shown(kind, attrs["options"], tuple(attrs["given"]), self._usual_items[kind.name])
+        by_label = {option.name: option.reads for option in kind.reading_options()}
+        if not by_label:
+            return shown
+        return [(k, self._by_label(node, k, by_label[k]) if k == text and k in by_label else text) for k, text in shown]
 
     def _by_label(self, node: str, name: str, what: str) -> str:
         """An option that reads what another block gives, with the label of that if it has one."""
@@ -226,6 +226,21 @@ class Captions:
         return f"of the previous '{kind}'" if back == 1 else f"of the '{kind}' {back} back"
 
 
+@by_content
+def _shown(
+    kind: Kind, options: Mapping[str, Any], given: tuple[str, ...], usual: tuple[tuple[str, Any], ...]
+) -> list[tuple[str, str]]:
+    """Options to show, each as its name and as a pattern spells it."""
+    usual_items = dict(usual).items()
+    named = {*given, *(name for name in kind.shown if options.get(name) is not None)}
+    wiring = "shared_norm", False  # where a norm is shared, and where not
+    shown = {k: v for k, v in options.items() if k in named or ((k, v) not in usual_items and (k, v) != wiring)}
+    return [(k, k if v is True else f"{k}={spell(v)}") for k, v in shown.items()]
+
+
+_SET = object()  # in the place of a value that a block's text sets
+
+
 def _usual(graph: Graph) -> dict[str, dict[str, Any]]:
     """For each kind, the options that more than half of the blocks whose text does not set them have."""
     alike: Counter[Hashable] = Counter()
@@ -235,18 +250,36 @@ def _usual(graph: Graph) -> dict[str, dict[str, Any]]:
         key = attrs["kind"], content(attrs["options"]), tuple(attrs["given"])
         alike[key] += 1
         of[key] = attrs
-    values: defaultdict[str, defaultdict[str, Counter[Any]]] = defaultdict(lambda: defaultdict(Counter))
+    values: defaultdict[str, defaultdict[tuple[str, ...], list[Any]]] = defaultdict(lambda: defaultdict(list))
     for same, attrs in of.items():
-        of_kind, times = values[attrs["kind"]], alike[same]
-        for name, value in attrs["options"].items():
-            if name not in attrs["given"]:
-                of_kind[name][value] += times
-    return {
-        kind: {
-            name: value
-            for name, counter in of_kind.items()
-            for value, count in counter.most_common(1)
-            if 2 * count > counter.total()
-        }
-        for kind, of_kind in values.items()
-    }
+        values[attrs["kind"]][tuple(attrs["options"])].append(
+            (*_unset(attrs["options"], (*attrs["given"],)), alike[same])
+        )
+    return {kind: dict(_most(of_kind)) for kind, of_kind in values.items()}
+
+
+@by_content
+def _unset(options: Mapping[str, Any], given: tuple[str, ...]) -> tuple[Any, ...]:
+    """The values of options, but for those that a text sets."""
+    return tuple(_SET if name in given else value for name, value in options.items())
+
+
+def _most(rows: Mapping[tuple[str, ...], Sequence[tuple[Any, ...]]]) -> Iterator[tuple[str, Any]]:
+    """Each name, and the value in its column that more than half have.
+
+    Args:
+        rows: by their names, each the values of blocks and how many blocks have them.
+    """
+    counts: defaultdict[str, Counter[Any]] = defaultdict(Counter)
+    for names, of_names in rows.items():
+        *columns, times = zip(*of_names, strict=True)
+        for name, column in zip(names, columns, strict=True):
+            if len({*column}) == 1:  # as nearly all are
+                counts[name][column[0]] += sum(times)
+            else:
+                for value, count in zip(column, times, strict=True):
+                    counts[name][value] += count
+    for name, counter in counts.items():
+        del counter[_SET]
+        if counter and 2 * counter[value := max(counter, key=counter.__getitem__)] > counter.total():
+            yield name, value

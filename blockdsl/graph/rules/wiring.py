@@ -84,9 +84,10 @@ def wrong_reads(graph: Graph) -> Iterator[Finding]:
         if not attrs["scale"] > 0:
             problem = f"scale must be a number above 0, not {attrs['scale']!r}"
             yield Finding(f"{node}: {problem}", set_attribute(node, "scale", 1.0))
+    reading = {name: kind.reading_options() for name, kind in kinds().items()}
     for node in graph.nodes("block"):
-        attrs, what = graph.block(node), kinds()[graph.block(node)["kind"]]
-        for option in what.reading_options():
+        attrs = graph.block(node)
+        for option in reading[attrs["kind"]]:
             sources, on = graph.sources(node, option.reads), attrs["options"][option.name]
             if on and len(sources) != 1:
                 problem = f"its option {option.name} is on, and {len(sources) or 'no'} nodes hand it {option.reads}"
