@@ -99,25 +99,29 @@ def _kinds() -> list[Answer]:
 
 
 def _look(request: Request) -> Answer:
-    """The picture of what is written, in pieces, its costs, and what is to say about the text.
+    """The picture of what is written, in pieces, and its costs.
 
     `picture` is None where the text, or the one that it is held against, has a mistake. `shapes` names those that the
     page has, and `known` says how many; without them, there are all.
     """
-    text, against = _both(request)
-    answer: Answer = {"text": text.told("" if against is None else "after")}
-    if against is not None:
-        answer["against"] = against.told("before")
-    drawn = _picture(request)
+    text, drawn = _written(request, "text"), _picture(request)
     if drawn is None or text.graph is None:
-        return answer | {"picture": None}
+        return {"picture": None}
     known = whole("known", request.get("known", 0), 0)
     picture = scene_pieces(drawn.scene, str(request.get("shapes", "")), known)
-    answer["picture"] = picture | {"upper": _SIZE.sub(r' data-size="\1"', picture["upper"])}
+    answer: Answer = {"picture": picture | {"upper": _SIZE.sub(r' data-size="\1"', picture["upper"])}}
     if drawn.changes:
         answer["changes"] = drawn.changes
     answer["costs"] = _costs(text, _length(request), str(request.get("dtype", "float32")))
     return answer
+
+
+def _read(request: Request) -> Answer:
+    """What is to say about the text of the same request, and that it is held against: asked for after the picture."""
+    text = _written(request, "text")
+    if request.get("against") is None:
+        return {"text": text.told("")}
+    return {"text": text.told("after"), "against": _written(request, "against").told("before")}
 
 
 def _tip(request: Request) -> Answer:
@@ -154,11 +158,6 @@ def _drawn(text: _Given, against: _Given | None, detail: str, color: str, unfold
         return None
     diff = before.diff(written.graph, seq_len)
     return _Drawn(difference(diff, detail=detail, seq_len=seq_len), diff.to_text())
-
-
-def _both(request: Request) -> tuple[Written, Written | None]:
-    """The text, and what it is held against."""
-    return _written(request, "text"), None if request.get("against") is None else _written(request, "against")
 
 
 _Given = tuple[str, str]
@@ -257,6 +256,7 @@ def _rename(request: Request) -> Answer:
 ACTIONS: dict[str, Callable[[Request], Answer]] = {
     "start": _start,
     "look": _look,
+    "read": _read,
     "tip": _tip,
     "complete": _complete,
     "hover": _hover,

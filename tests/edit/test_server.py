@@ -170,7 +170,7 @@ def test_settings_are_judged_by_what_they_are(server: Server) -> None:
     """`true` and 1 are equal to Python, and only one of them is a value of `causal`."""
 
     def faults(settings: dict[str, Any]) -> list[str]:
-        answer = ask(server, {"do": "look", "text": "a f", "settings": settings})[1]
+        answer = ask(server, {"do": "read", "text": "a f", "settings": settings})[1]
         return [fault["message"] for fault in answer["text"]["faults"]]
 
     assert faults({"causal": True}) == []

@@ -67,7 +67,7 @@ window.typed = async (at, keys) => {
         await pause(400);  // the words on what the caret is in are asked for too
         asked.length = 0;
         const shown = new Promise((resolve) => new MutationObserver((_, observer) => {
-            if (document.body.dataset.state !== "shown") return;
+            if (document.body.dataset.state !== "drawn") return;
             observer.disconnect();
             resolve(performance.now());
         }).observe(document.body, {attributeFilter: ["data-state"]}));

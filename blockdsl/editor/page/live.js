@@ -8,8 +8,9 @@ const AGAIN = 1000;  // milliseconds until a server that is gone is asked again
 
 let wanted = null, since = 0, busy = false, waiting = 0, lost = false;
 
-/* Ask for this; `answered(answer, request)` is called with the answer to the newest. */
-export function live(answered) {
+/* Ask for this; `pictured(answer, request)` is called with the answer to the newest, and once there is none newer,
+   `told(answer, request)` with what is to say about its text: the picture does not wait for that. */
+export function live(pictured, told) {
   async function run() {
     clearTimeout(waiting);
     if (busy || !wanted) return;
@@ -20,8 +21,12 @@ export function live(answered) {
       const answer = await ask(request);
       if (lost) tell("");
       lost = false;
-      answered(answer, request);
-      if (!wanted) shown(typed);
+      pictured(answer, request);
+      if (!wanted) {
+        drawn(typed);
+        told(await ask({ ...request, do: "read" }), request);
+        if (!wanted) document.body.dataset.state = "shown";
+      }
     } catch (error) {
       if (!(error instanceof NoAnswer)) throw error;
       wanted ??= request;
@@ -43,8 +48,8 @@ export function live(answered) {
 }
 
 /* The picture is of what is written; how long that took is for who measures it. */
-function shown(typed) {
-  document.body.dataset.state = "shown";
+function drawn(typed) {
+  document.body.dataset.state = "drawn";
   requestAnimationFrame(() => setTimeout(() => {  // after the frame is painted
     performance.measure("key to picture", { start: typed });
   }));

@@ -22,7 +22,6 @@ export function draw(picture) {
   const focused = document.activeElement?.dataset?.node;
   shown ??= new Pieces(view);
   for (const title of told.splice(0)) title.remove();
-  for (const { element } of lit.splice(0)) element.classList.remove("lit");
   shown.show(picture);
   if (!stop?.isConnected) rove(shown.boxes[0]?.element);
   resize();

@@ -36,7 +36,7 @@ const lit = new Map([["text", light.watch(text)]]);
 const settings = () => opened.settings;
 new Completion(text, settings);
 
-const look = live(answered);
+const look = live(drawn, told);
 let pictured = null;  // the request whose picture is shown
 function request() {
   return {
@@ -56,11 +56,20 @@ function edited() {
   marked();
 }
 
-function answered(answer, asked) {
+function drawn(answer, asked) {
   if (!answer.ok) {
     tell(answer.problem);
     return;
   }
+  picture.draw(answer.picture);
+  if (answer.picture) pictured = asked;
+  costs.show(answer.costs);
+  by("changes").hidden = !answer.changes;
+  by("changes").lastElementChild.textContent = answer.changes ?? "";
+}
+
+function told(answer, asked) {
+  if (!answer.ok) return;  // the picture's answer has said why
   const texts = [["text", text], ["against", against]].filter(([name, own]) => answer[name] && own.text === asked[name]);
   const faults = texts.map(([name, own]) => {
     const told = answer[name], { toScript } = offsets(own.text), placed = problems.placed(own.text, told.faults);
@@ -70,11 +79,6 @@ function answered(answer, asked) {
     return [own, placed];
   });
   problems.list(by("problems"), faults);
-  picture.draw(answer.picture);
-  if (answer.picture) pictured = asked;
-  costs.show(answer.costs);
-  by("changes").hidden = !answer.changes;
-  by("changes").lastElementChild.textContent = answer.changes ?? "";
   light.caret();
 }
 
