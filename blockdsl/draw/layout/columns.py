@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import sqrt
+from math import ceil, floor, log2, sqrt
 from typing import NamedTuple
 
 from ..parts import DrawnLabel, DrawnSkip, Parts
@@ -21,6 +21,7 @@ LONGEST = 1600.0  # a stack is in one column up to here
 APART = 42.0  # one column from the next; the stream runs between them
 FOOT = 12.0  # from the end of a column to where the stream leaves it
 STEM = 16.0  # of a line that is cut
+STEPS = 32  # at least, in which a column's height goes
 
 
 def count(high: float, wide: Callable[[], float]) -> int:
@@ -41,7 +42,10 @@ def units(parts: Parts) -> Iterator[Parts]:
 
 
 def runs_of(heights: Sequence[float], columns: int) -> list[range]:
-    """Consecutive runs, at most so many, of which the highest is as low as can be."""
+    """Consecutive runs, at most so many, of which the highest is about as low as can be.
+
+    How high they may be goes in steps, so that a block more at the end leaves most cuts where they are.
+    """
 
     def filled(limit: float) -> list[range]:
         runs, start, high = [], 0, 0.0
@@ -56,7 +60,9 @@ def runs_of(heights: Sequence[float], columns: int) -> list[range]:
     while high - low > 1:
         middle = (low + high) / 2
         low, high = (low, middle) if len(filled(middle)) <= columns else (middle, high)
-    return filled(high)
+    step = 2.0 ** floor(log2(high / STEPS))
+    runs, stepped = filled(high), filled(step * ceil(high / step))
+    return stepped if len(stepped) == len(runs) else runs
 
 
 def stream(before: ColumnPart, after: ColumnPart, way: float, top: float, foot: float) -> None:
