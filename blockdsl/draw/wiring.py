@@ -54,6 +54,8 @@ Loops = tuple[tuple[int, int], ...]  # of the repeats around a part: which, and 
 
 def wiring(captions: Captions, parts: Parts) -> tuple[tuple[Wire, ...], list[str]]:
     """The wires of all parts; and the nodes that must be told apart for that, in which case the wires are not all."""
+    if not any(captions.beside.values()) and not any(captions.added.values()):
+        return (), []
     return _Wiring(captions, parts).wires()
 
 

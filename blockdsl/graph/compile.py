@@ -128,7 +128,7 @@ class _Builder:
             self._edge(self._condition(), node, "condition")
         for scheme, attributes in block.positions:
             self._edge(self._position(scheme, attributes), node, "position")
-        for option in kind.options:
+        for option in kind.options if block.reads else ():
             if option.name in block.reads:
                 self._labelled(option, block, node)
         if "scores" in kind.inputs:

@@ -88,7 +88,8 @@ def node_costs(graph: Graph, sizes: Sizes) -> Iterator[tuple[str, Cost]]:
         node_type = attrs["type"]
         if node_type == "block":
             own, state = content(attrs["options"]), states.get(node, Kept())
-            key = attrs["kind"], own, len(graph.uses(node)), node in owners, attrs["shift"], state.window
+            uses = 1 if attrs["tie"] is None else len(graph.uses(node))
+            key = attrs["kind"], own, uses, node in owners, attrs["shift"], state.window
             if key not in alike:
                 alike[key] = _block(graph, node, features, stream, node in owners, state)
             yield node, alike[key]

@@ -103,6 +103,16 @@ class Graph:
         """The nodes of one type, in the order they were added."""
         return [node for node, attrs in self.nx._node.items() if attrs.get("type") == node_type]
 
+    def distinct(self) -> list[tuple[BlockNode, int]]:
+        """What blocks say of themselves, as the first says it that does, and how many do."""
+        found: dict[Hashable, tuple[BlockNode, int]] = {}
+        for node in self.nodes("block"):
+            attrs = self.block(node)
+            key = attrs["kind"], content(attrs["options"]), tuple(attrs["given"])
+            first, count = found.get(key, (attrs, 0))
+            found[key] = first, count + 1
+        return [*found.values()]
+
     def _of_type(self, node_type: str, among: Iterable[str] | None = None) -> Iterator[str]:
         nodes = self.nx._node  # not through networkx's view, here and below: all that reads a graph asks this often
         return (node for node in (nodes if among is None else among) if nodes[node].get("type") == node_type)
@@ -122,7 +132,7 @@ class Graph:
 
     def labels(self, node: str) -> tuple[str, ...]:
         """The names that the text gives the stream after this node."""
-        return tuple(self.nx.nodes[node].get("labels", ()))
+        return tuple(self.nx._node[node].get("labels", ()))
 
     def unused(self) -> list[str]:
         """Blocks that the output does not depend on: reads by `soft` are in the stream's place, and leave it out."""

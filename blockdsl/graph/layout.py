@@ -123,7 +123,9 @@ class _Walk:
     def _before(self, node: str) -> str | None:
         """What a node follows: the base of a sum, or the latest of its streams."""
         sources = self.graph.sources(node, "base") or self.graph.sources(node, "stream")
-        return max(sources, key=self._place.__getitem__) if sources else None
+        if len(sources) < 2:
+            return sources[0] if sources else None
+        return max(sources, key=self._place.__getitem__)
 
     def _with_sides(self, items: Sequence[str | Branching]) -> Chain:
         """With the ways that leave the items after each, in branches too."""
@@ -197,6 +199,8 @@ def every_node(items: Chain | Sequence[str | Branching]) -> Iterator[str]:
 
 def split_stages(graph: Graph, items: Chain) -> list[tuple[int, Chain]]:
     """A chain cut where the stage changes; a way that leaves it is where it leaves."""
+    if len(graph.stages) == 1:
+        return [(0, tuple(items))] if items else []
     out: list[tuple[int, list[str | Branching | Side]]] = []
     for item in items:
         first = item

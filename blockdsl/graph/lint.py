@@ -35,7 +35,8 @@ def check_built(graph: Graph) -> None:
     Raises:
         GraphError: as above.
     """
-    _refuse("the graph cannot be lowered", faults(graph, _OF_BUILT))
+    if faults(still(graph).thinned(), _OF_BUILT):
+        _refuse("the graph cannot be lowered", faults(graph, _OF_BUILT))
 
 
 def check_readable(graph: Graph) -> None:

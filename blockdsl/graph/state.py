@@ -63,15 +63,16 @@ class Kept:
 
 def kept(graph: Graph) -> dict[str, Kept]:
     """Block → what decoding keeps for it; blocks without any state are left out."""
-    declared = {}
+    declared, dim, causal = {}, graph.dim, graph.causal
     for node in graph.nodes("block"):
-        attrs, uses = graph.block(node), len(graph.uses(node))
-        declared[node] = _declared(kind_of(attrs["kind"]), attrs["options"], graph.dim, uses)
+        attrs = graph.block(node)
+        uses = 1 if attrs["tie"] is None else len(graph.uses(node))
+        declared[node] = _declared(kind_of(attrs["kind"]), attrs["options"], dim, uses)
     out, windows = {}, _windows(graph, declared)
     for node, own in declared.items():
         tail = graph.block(node)["shift"]
-        pieces = {name: piece for name, piece in own.items() if not piece.of}
-        shift = State((tail, graph.completed(node).dim_in)) if tail and graph.causal else None
+        pieces = {name: piece for name, piece in own.items() if not piece.of} if own else {}
+        shift = State((tail, graph.completed(node).dim_in)) if tail and causal else None
         if pieces or shift is not None:
             out[node] = Kept(pieces, windows.get(node), shift)
     return out

@@ -6,8 +6,9 @@ from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import Any, TypeVar
 
+from ..registry.content import content
 from .graph import Graph
-from .nodes import carried
+from .nodes import BlockNode, carried
 
 _Answer = TypeVar("_Answer")
 
@@ -55,8 +56,38 @@ class Still(Graph):
         answer: _Answer = self._answers[key]
         return answer
 
+    @cached_property
+    def _order(self) -> list[str]:
+        return super().order()
+
+    def order(self) -> list[str]:
+        return [*self._order]
+
     def nodes(self, node_type: str) -> list[str]:
         return [*self._by_type.get(node_type, ())]
+
+    @cached_property
+    def _distinct(self) -> list[tuple[BlockNode, int]]:
+        return super().distinct()
+
+    def distinct(self) -> list[tuple[BlockNode, int]]:
+        return self._distinct
+
+    def thinned(self) -> Still:
+        """The same with one block alone of those that say the same and read nothing beside the stream.
+
+        Who judges each block by what it says and reads finds as much at fault with it, or as little.
+        """
+        blocks: dict[Hashable, str] = {}
+        for node in self.nodes("block"):
+            attrs = self.block(node)
+            said: Hashable = node
+            if self._sources[node].keys() == {"stream"} and attrs["tie"] is None and "." not in node:
+                said = attrs["kind"], content(attrs["options"]), attrs["shift"], attrs["scale"]
+            blocks.setdefault(said, node)
+        out = Still(self.nx)
+        vars(out).update(vars(self) | {"_by_type": {**self._by_type, "block": [*blocks.values()]}, "_answers": {}})
+        return out
 
     def sources(self, node: str, carries: str) -> list[str]:
         return [*self._sources[node].get(carries, ())]

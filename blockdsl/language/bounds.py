@@ -29,6 +29,7 @@ class Measure:
         self.definitions: dict[str, Definition] = {}
         self.sizes: dict[str, tuple[int, int]] = {}  # of each definition: blocks, and how deep it is nested
         self.deepest = 0
+        self.kinds = kinds()
 
     def define(self, definition: Definition) -> None:
         """Make a definition known to what is measured after it."""
@@ -74,8 +75,8 @@ class Measure:
         return self._bounded(size * item.count if isinstance(item, Repeat) else size, item.span)
 
     def ref(self, ref: Ref, level: int) -> int:
-        if ref.name in kinds():
-            check_arguments(kinds()[ref.name], ref)
+        if ref.name in self.kinds:
+            check_arguments(self.kinds[ref.name], ref)
             return 1
         if ref.name in MACROS:
             return MACROS[ref.name].size(**values_of(MACROS[ref.name], ref))

@@ -7,7 +7,7 @@ before anything is copied; what a block's options mean for the stack is decided 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -114,7 +114,7 @@ class Expansion:
         return _flat(self.specs)
 
 
-def _flat(specs: tuple[Spec, ...]) -> Iterator[BlockSpec | ReadSpec | LabelSpec]:
+def _flat(specs: Sequence[Spec]) -> Iterator[BlockSpec | ReadSpec | LabelSpec]:
     for spec in specs:
         if isinstance(spec, ParallelSpec):
             for branch in spec.branches:
@@ -172,7 +172,7 @@ _LABEL_ALONE = "a stage has a label and no block", "write blocks beside it, as i
 
 class _Expander:
     def __init__(self, definitions: Mapping[str, Definition], labels: Places) -> None:
-        self.definitions, self.labels = definitions, labels
+        self.definitions, self.labels, self.kinds = definitions, labels, kinds()
         self.stages: list[str | None] = [None]
         self.stage_empty = True
         self.tie_of: dict[tuple[str, int], tuple[str, int]] = {}  # union-find over (label, index in the group)
@@ -183,12 +183,13 @@ class _Expander:
     def run(self, body: Body) -> Expansion:
         specs: list[Spec] = []
         self.body(body, _Around(), specs)
-        keys = iter(self.keys)
-        tied = tuple(self._with_tie(spec, keys) for spec in specs)
-        _check_ties(_flat(tied))
+        if self.tie_of:
+            keys = iter(self.keys)
+            specs = [self._with_tie(spec, keys) for spec in specs]
+            _check_ties(_flat(specs))
         if self.stage_empty:
             raise Fault(body[-1].span, *_LABEL_ALONE)
-        return Expansion(tied, tuple(self.stages))
+        return Expansion(tuple(specs), tuple(self.stages))
 
     def body(self, body: Body, around: _Around, out: list[Spec]) -> None:
         for i, stage in enumerate(body):
@@ -283,7 +284,7 @@ class _Expander:
 
     def _block(self, ref: Ref, around: _Around, stage: int) -> tuple[BlockSpec, bool]:
         """A block, and whether each copy of it is the same one."""
-        kind = kinds()[ref.name]
+        kind = self.kinds[ref.name]
         said = [(kind.written_by_name[a.name], a) for a in ref.arguments if a.name is not None]
         given = {option.name: value_of(option, argument, around.copy) for option, argument in said}
         reads = {}

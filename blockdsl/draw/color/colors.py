@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...errors import UserError
 from ...graph.costs import stage_title
 from ...measurement import Measurement
+from ...registry.kinds import kinds
 from ..choices import COLORS, check_choice
 from ..words.captions import Captions
 from ..words.details import Details
@@ -99,7 +100,8 @@ def _hue(index: int) -> str:
 
 
 def _kind(graph: Graph) -> Colors:
-    return Colors(lambda nodes: _hue(place(graph.block(nodes[0])["kind"])))
+    hues = {kind: _hue(place(kind)) for kind in kinds()}
+    return Colors(lambda nodes: hues[graph.block(nodes[0])["kind"]])
 
 
 def became(told: Told) -> Colors:

@@ -119,16 +119,17 @@ def _shape(look: Look) -> str:
 def _lines(edges: Sequence[Edge], paths: dict[str, int]) -> dict[str, list[float]]:
     """Classes → of each stroke that has them the number of its path, and where it begins; `paths` → their numbers."""
     out: dict[str, list[float]] = {}
-    known: dict[Edge, list[tuple[list[float], int]]] = {}
+    known: dict[Hashable, list[tuple[list[float], int]]] = {}
     several = [edge for edge in edges if edge.many]
     for parts, drawn in ((_plain, edges), (edge_core, several)):
         for edge in in_order(drawn):
             x, y = edge.points[0]
-            own = Edge(edge.role, "", "", tuple((a - x, b - y) for a, b in edge.points), *edge[4:])
-            if (found := known.get(own)) is None:
-                strokes = [(stroke.classes, relative(stroke.way)) for stroke in parts(own)]
-                found = [(out.setdefault(c, []), paths.setdefault(way, len(paths))) for c, way in strokes]
-                known[own] = found
+            way = tuple([(a - x, b - y) for a, b in edge.points])
+            key = edge.role, way, edge[4:]
+            if (found := known.get(key)) is None:
+                strokes = [(stroke.classes, relative(stroke.way)) for stroke in parts(edge.through(way))]
+                found = [(out.setdefault(c, []), paths.setdefault(d, len(paths))) for c, d in strokes]
+                known[key] = found
             for places, number in found:
                 places += number, x, y
         known.clear()

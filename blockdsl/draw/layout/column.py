@@ -6,9 +6,9 @@ read beside the stream comes in from the left, and what is read of the stream it
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...graph.costs import stage_title
 from ...graph.layout import Chain
@@ -58,6 +58,17 @@ class Column:
         self.leaving: dict[End, list[Wire]] = {}
         self.heights: dict[int, float] = {}  # of rows, by their numbers, where another column needs more than this one
         self.high: dict[Hashable, float] = {}  # how much plain parts take
+        self.placing: dict[type[Part], Callable[[ColumnPart, Any], None]] = {
+            DrawnBlock: self._block,
+            DrawnLabel: self._label,
+            DrawnSkip: self._skip,
+            DrawnSum: self._skip,
+            DrawnRead: self._read,
+            DrawnAlike: self._alike,
+            DrawnSide: self._side,
+            DrawnBranches: self._branches,
+            DrawnRepeat: self._repeat,
+        }
 
     def begin(self, drawn: DrawnStack) -> None:
         """Set what all of its boxes have in common, and what reads what."""
@@ -196,22 +207,7 @@ class Column:
             if isinstance(part, DrawnBlock) and part.is_node and self.faces.captions.gap(part.node):
                 self.end(piece, top)
                 piece.node, piece.rail = part.node, piece.y  # the stream begins here, after a gap
-            if isinstance(part, DrawnLabel):
-                self._label(piece, part)
-            elif isinstance(part, DrawnSkip):
-                self._skip(piece, part)
-            elif isinstance(part, DrawnRead):
-                self._read(piece, part)
-            elif isinstance(part, DrawnAlike):
-                self._alike(piece, part)
-            elif isinstance(part, DrawnBlock):
-                self._block(piece, part)
-            elif isinstance(part, DrawnSide):
-                self._side(piece, part)
-            elif isinstance(part, DrawnBranches):
-                self._branches(piece, part)
-            else:
-                self._repeat(piece, part)
+            self.placing[type(part)](piece, part)
         return piece
 
     def end(self, piece: ColumnPart, y: float) -> None:
@@ -242,6 +238,8 @@ class Column:
         piece.left = max(piece.left, -rect.x)
 
     def _ports(self, block: DrawnBlock, rect: Rect) -> list[Port]:
+        if not self.drawn.wires:
+            return []
         wires = [(wire, False) for wire in self.arriving.get(block, ())]
         wires += [(wire, True) for wire in self.leaving.get(block, ())]
         if not wires:
@@ -415,6 +413,8 @@ class Column:
 
     def _join(self, piece: ColumnPart) -> ColumnPart:
         """Draw the wires that begin and end in this piece."""
+        if not piece.ports:
+            return piece
         for at in (LEFT, RIGHT):
             bundle = bundled(piece.ports, at, piece.extent(at))
             piece.scene.edges += bundle.edges

@@ -189,6 +189,9 @@ class Faces:
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
         self._written: dict[tuple[str, ...], str] = {}
+        self._looks: dict[
+            tuple[int, float, str, str, bool], Look
+        ] = {}  # by the id of a face: its words take long to hash
         self.known: dict[Hashable, _Face] = {}  # of blocks that have the same written in them
 
     def measure(self, blocks: Iterable[DrawnBlock]) -> None:
@@ -249,7 +252,10 @@ class Faces:
     def box(self, block: DrawnBlock, x: float, y: float, on_rail: bool = False) -> Box:
         """A block's box with its left upper corner there; `on_rail`: with where it meets the stream at its right."""
         node, nodes = block.node, block.nodes
-        look = _look(self.faces[node], self.width, self.colors.of(nodes), self.told.sign(node), on_rail)
+        face = self.faces[node]
+        key = id(face), self.width, self.colors.of(nodes), self.told.sign(node), on_rail
+        if (look := self._looks.get(key)) is None:
+            look = self._looks[key] = _look(face, *key[1:])
         return Box(node, nodes, look, x, y, self._tip(nodes, partial(self.details.of_block, nodes)))
 
     def alike(self, run: DrawnAlike, x: float, y: float, wide: float) -> Box:

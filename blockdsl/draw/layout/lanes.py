@@ -84,6 +84,8 @@ def bundled(ports: Sequence[Port], at: int, extent: float) -> Bundle:
     Args:
         extent: how far what is beside the lanes extends.
     """
+    if not ports:
+        return Bundle((), (), extent)
     leaving = {port.wire: port for port in ports if port.out and port.side == at}
     nets: dict[Lane, list[Port]] = {}
     for port in ports:

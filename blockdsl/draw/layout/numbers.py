@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from string import digits
 
 from .face import STUB
 from .placed import ColumnPart
@@ -12,7 +12,7 @@ from .scene import Box, Frame, Text
 
 EVERY = 10  # blocks, beside the first and the last of each column
 ROLE = "number"
-_LAST = re.compile(r"(?<!\d)\d{1,4}$")  # more have no place
+LONGEST = 4  # digits of a number: more have no place
 
 
 def number(pieces: Sequence[ColumnPart]) -> None:
@@ -25,7 +25,8 @@ def number(pieces: Sequence[ColumnPart]) -> None:
         for i, (box, own) in enumerate(blocks):
             if len(own) == len(box.nodes) == 1 and (i in (0, len(blocks) - 1) or own[0] % EVERY == 0):
                 piece.scene.labels.append(_beside(box, own[0]))
-        _number_repeats(piece, sorted(((box.y, own) for box, own in blocks)))
+        if piece.scene.frames:
+            _number_repeats(piece, sorted(((box.y, own) for box, own in blocks)))
 
 
 def _number_repeats(piece: ColumnPart, blocks: Sequence[tuple[float, list[int]]]) -> None:
@@ -42,8 +43,8 @@ def _number_repeats(piece: ColumnPart, blocks: Sequence[tuple[float, list[int]]]
 
 
 def _numbers(box: Box) -> list[int]:
-    found = (_LAST.search(node) for node in box.nodes)
-    return [int(match[0]) for match in found if match]
+    found = (node[len(node.rstrip(digits)) :] for node in box.nodes)
+    return [int(number) for number in found if 0 < len(number) <= LONGEST]
 
 
 def _beside(box: Box, own: int) -> Text:

@@ -188,7 +188,7 @@ class Edge(NamedTuple):
     heads: tuple[int, ...] = ()
 
     def moved(self, dx: float, dy: float) -> Edge:
-        return self.through(tuple((x + dx, y + dy) for x, y in self.points))
+        return self.through(tuple([(x + dx, y + dy) for x, y in self.points]))
 
     def through(self, points: tuple[Point, ...]) -> Edge:
         """The same by another way."""
@@ -318,19 +318,17 @@ def _corners(
     edges: Sequence[Edge],
     labels: Sequence[Text],
     head: Sequence[Text],
-) -> Iterator[Point]:
+) -> list[Point]:
     """Points that reach as far as all of these do."""
+    points = [point for edge in edges for point in edge.points]
     rects = [frame.rect for frame in frames] + [key.swatch for key in keys]
-    rects += [box.look.area.moved(box.x, box.y) for box in boxes if box.look.area]
+    rects += [area.moved(box.x, box.y) for box in boxes if (area := box.look.area) is not None]
     for x, y, wide, high in rects:
-        yield x, y
-        yield x + wide, y + high
+        points += (x, y), (x + wide, y + high)
     for text in (*(label for frame in frames for label in frame.labels), *(key.label for key in keys), *labels, *head):
         (left, right), high = text.extent, text.size
-        yield left, text.y - high
-        yield right, text.y + high / 3
-    for edge in edges:
-        yield from edge.points
+        points += (left, text.y - high), (right, text.y + high / 3)
+    return points
 
 
 NAMELESS = ("gain", "label", "skip")

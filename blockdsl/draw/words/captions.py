@@ -38,7 +38,7 @@ class Captions:
         astray: nodes that are drawn in another stage than theirs, on a way that leaves that → their stage, in words.
         names: the labels by which nodes read others.
         read_from: nodes whose stream something further down reads → by which labels; "": without one.
-        labelled: the same of all nodes, and with the labels that are read elsewhere.
+        labelled: the same, of all that have labels, and with those that are read elsewhere.
         taken: labels of blocks by which others take keys, values or scores.
     """
 
@@ -62,7 +62,7 @@ class Captions:
         self.astray = {
             node: f"of stage {stage_title(graph, graph.nx.nodes[node]['stage'])}"
             for stage, part in split_stages(graph, self.items or ())
-            for node in every_node(part)
+            for node in (every_node(part) if len(graph.stages) > 1 else ())
             if graph.nx.nodes[node]["stage"] != stage
         }
         self.names = reads.Names(graph)
@@ -79,15 +79,18 @@ class Captions:
             for source in sources:
                 self.read_from.setdefault(source, set()).add(self.names.of(node, "stream", source))
         read = {name for names in self.read_from.values() for name in names if name}
-        self.labelled = {node: read & {*graph.labels(node)} | self.read_from.get(node, set()) for node in graph.nx}
+        self.labelled = {
+            node: read & {*graph.labels(node)} | self.read_from.get(node, set())
+            for node, attrs in graph.nx._node.items()
+            if "labels" in attrs or node in self.read_from
+        }
         self.rank: dict[str, int] = {}  # each block's place among those of its kind, as drawn
         seen: Counter[str] = Counter()
         for node in graph.nodes("block") if self.items is None else blocks_of(self.items):
-            if graph.node_type(node) != "block":
-                continue
-            kind = graph.block(node)["kind"]
-            self.rank[node] = seen[kind]
-            seen[kind] += 1
+            attrs = graph.nx._node[node]
+            if attrs["type"] == "block":
+                self.rank[node] = seen[attrs["kind"]]
+                seen[attrs["kind"]] += 1
 
     def _walk(self, items: Chain, at: str) -> str:
         """Note what stands before each item; returns the last one."""
@@ -105,7 +108,8 @@ class Captions:
         self.before[node] = at
         if not streams:
             self.gaps.add(node)
-        self.added[node] = [source for source in dict.fromkeys(streams) if source not in (at, *branches)]
+        others = [] if streams == [at] else dict.fromkeys(streams)
+        self.added[node] = [source for source in others if source not in (at, *branches)]
 
     def alike(self, node: str) -> Hashable:
         """A key that blocks have in common of which the same is said; one that takes something by name has its own."""
@@ -136,7 +140,7 @@ class Captions:
 
     def own(self, node: str) -> tuple[str, ...]:
         """The labels of a block that another takes something from by them."""
-        return tuple(name for name in self.graph.labels(node) if name in self.taken)
+        return tuple(name for name in self.graph.labels(node) if name in self.taken) if self.taken else ()
 
     def options(self, node: str) -> list[str]:
         """`shown` as a pattern spells them."""
@@ -243,18 +247,10 @@ _SET = object()  # in the place of a value that a block's text sets
 
 def _usual(graph: Graph) -> dict[str, dict[str, Any]]:
     """For each kind, the options that more than half of the blocks whose text does not set them have."""
-    alike: Counter[Hashable] = Counter()
-    of: dict[Hashable, Any] = {}
-    for node in graph.nodes("block"):
-        attrs = graph.nx.nodes[node]
-        key = attrs["kind"], content(attrs["options"]), tuple(attrs["given"])
-        alike[key] += 1
-        of[key] = attrs
     values: defaultdict[str, defaultdict[tuple[str, ...], list[Any]]] = defaultdict(lambda: defaultdict(list))
-    for same, attrs in of.items():
-        values[attrs["kind"]][tuple(attrs["options"])].append(
-            (*_unset(attrs["options"], (*attrs["given"],)), alike[same])
-        )
+    for attrs, times in graph.distinct():
+        options = attrs["options"]
+        values[attrs["kind"]][tuple(options)].append((*_unset(options, tuple(attrs["given"])), times))
     return {kind: dict(_most(of_kind)) for kind, of_kind in values.items()}
 
 

@@ -162,9 +162,11 @@ def gives(graph: Graph) -> str:
 def heads(graph: Graph) -> str:
     """`8 heads of 64`, those of most blocks that follow the stack's `heads`; empty where there is none."""
     follow = {kind.name for kind in kinds().values() for option in kind.options if option.setting == "heads"}
-    blocks = [graph.block(node) for node in graph.nodes("block")]
-    options = [block["options"] for block in blocks if block["kind"] in follow]
-    sizes = Counter((o["heads"], o["dim_head"]) for o in options if {"heads", "dim_head"} <= o.keys())
+    sizes = Counter[Any]()
+    for block, times in graph.distinct():
+        options = block["options"]
+        if block["kind"] in follow and {"heads", "dim_head"} <= options.keys():
+            sizes[options["heads"], options["dim_head"]] += times
     if not sizes:
         return ""
     count, size = sizes.most_common(1)[0][0]

@@ -95,9 +95,8 @@ def _norms(graph: Graph) -> list[str]:
 
 def _norms_of_kinds(graph: Graph) -> Iterator[str]:
     of: dict[str, Counter[str]] = {}
-    for node in graph.nodes("block"):
-        attrs = graph.block(node)
-        of.setdefault(attrs["kind"], Counter())[_norm_words(kind_of(attrs["kind"]), attrs["options"])] += 1
+    for attrs, times in graph.distinct():
+        of.setdefault(attrs["kind"], Counter())[_norm_words(kind_of(attrs["kind"]), attrs["options"])] += times
     ((usual, _),) = sum(of.values(), Counter[str]()).most_common(1) or [("", 0)]
     own = {kind: counts.most_common(1)[0][0] for kind, counts in of.items()}
     yield from usual.split(", ")

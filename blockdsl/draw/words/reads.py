@@ -27,6 +27,8 @@ _NAMED = 3  # sources that a line names
 def read_beside(graph: Graph, node: str) -> tuple[tuple[str, str], ...]:
     """What a node reads beside the stream: (what the edge carries, source)."""
     edges = graph.nx._pred[node]  # not through the views of `pred`: every node is asked
+    if len(edges) == 1 and carried(*edges.values()) == ("stream",):  # as of most
+        return ()
     return tuple((what, source) for source in edges for what in carried(edges[source]) if what not in _STREAM)
 
 
