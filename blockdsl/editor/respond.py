@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..draw.choices import COLORS, DETAILS
 from ..draw.color.palette import style
-from ..draw.forms.pieces import scene_pieces
+from ..draw.forms.pieces import Known, scene_pieces
 from ..draw.layout.difference import difference
 from ..draw.layout.picture import scene
 from ..draw.layout.scene import NAMELESS, Scene
@@ -101,19 +101,26 @@ def _kinds() -> list[Answer]:
 def _look(request: Request) -> Answer:
     """The picture of what is written, in pieces, and its costs.
 
-    `picture` is None where the text, or the one that it is held against, has a mistake. `shapes` names those that the
-    page has, and `known` says how many; without them, there are all.
+    `picture` is None where the text, or the one that it is held against, has a mistake. `known` says what the page has
+    been told, as `pieces.Known`; without it, all of the picture is new.
     """
     text, drawn = _written(request, "text"), _picture(request)
     if drawn is None or text.graph is None:
         return {"picture": None}
-    known = whole("known", request.get("known", 0), 0)
-    picture = scene_pieces(drawn.scene, str(request.get("shapes", "")), known)
+    picture = scene_pieces(drawn.scene, _known(request))
     answer: Answer = {"picture": picture | {"upper": _SIZE.sub(r' data-size="\1"', picture["upper"])}}
     if drawn.changes:
         answer["changes"] = drawn.changes
     answer["costs"] = _costs(text, _length(request), str(request.get("dtype", "float32")))
     return answer
+
+
+def _known(request: Request) -> Known:
+    said = request.get("known") or {}
+    if not isinstance(said, Mapping):
+        raise UserError(f"known must be an object of a name and numbers, not {type(said).__name__}")
+    counts = (whole(name, said.get(name, 0), 0) for name in ("shapes", "paths", "picture"))
+    return Known(str(said.get("name", "")), *counts)
 
 
 def _read(request: Request) -> Answer:

@@ -12,8 +12,8 @@ let room = view.clientWidth - 24;  // across
 let stop = null;  // the block that Tab goes to
 let lit = [], told = [];  // boxes; blocks with a tooltip
 
-/* Which shapes the library need not send again. */
-export const known = () => ({ shapes: shown?.name ?? "", known: shown?.shapes.length ?? 0 });
+/* What the library need not send again. */
+export const known = () => shown?.known() ?? {};
 
 /* Draw a picture in pieces; null leaves the one before it, as one that is no longer of the text. */
 export function draw(picture) {

@@ -52,16 +52,12 @@ class Lines {
     parent.append(this.layer);
   }
 
+  /* Show these, by their classes, each [number of its way, x, y]. */
   show(lines, ways) {
-    const wanted = [];
-    for (const [classes, strokes] of lines) {
-      for (let i = 0; i < strokes.length; i += 3 * CHUNK) {
-        let way = "";
-        const end = Math.min(i + 3 * CHUNK, strokes.length);
-        for (let j = i; j < end; j += 3) way += `M${strokes[j + 1]} ${strokes[j + 2]}${ways[strokes[j]]}`;
-        wanted.push({ classes, way });
-      }
-    }
+    const wanted = lines.flatMap(([classes, strokes]) => Array.from({ length: Math.ceil(strokes.length / CHUNK) }, (_, i) => {
+      const own = strokes.slice(i * CHUNK, (i + 1) * CHUNK);
+      return { classes, way: own.map(([number, x, y]) => `M${x} ${y}${ways[number]}`).join("") };
+    }));
     while (this.paths.length > wanted.length) this.paths.pop().element.remove();
     wanted.forEach((line, i) => {
       const kept = this.paths[i] ?? { element: this.layer.appendChild(element("path")) };
@@ -85,14 +81,22 @@ export class Pieces {
     this.lines = new Lines(this.body);
     this.row = new Row(this.body);
     this.upper = this.body.appendChild(element("g"));
+    this.name = "";  // by which the library knows what the page has been told
     this.shapes = [];  // by number: the text, or the element that was made of it
-    this.name = "";  // by which the library knows them
+    this.ways = [];  // of lines, by number
+    this.rows = new Map();  // of the picture, by their names
+    this.number = 0;  // the picture's
     this.boxes = [];
     view.replaceChildren(this.root);
   }
 
+  /* What the library need not tell again. */
+  known() {
+    return { name: this.name, shapes: this.shapes.length, paths: this.ways.length, picture: this.number };
+  }
+
   show(picture) {
-    this.learn(picture);
+    const { frames, boxes, lines } = this.learn(picture);
     const [width, height] = picture.size;
     this.root.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.root.setAttribute("aria-label", picture.title);
@@ -100,9 +104,9 @@ export class Pieces {
     this.words.textContent = picture.alt;
     this.body.setAttribute("transform", `translate(${picture.moved.join(" ")})`);
     const made = (shape) => this.made(shape);
-    this.frames.show(picture.frames.map(([shape, x, y]) => ({ shape, x, y })), made);
-    this.lines.show(picture.lines, picture.paths);
-    const items = picture.boxes.map(([shape, x, y, ...nodes]) => ({ shape, x, y, nodes }));
+    this.frames.show(frames.map(([shape, x, y]) => ({ shape, x, y })), made);
+    this.lines.show(lines, this.ways);
+    const items = boxes.map(([shape, x, y, ...nodes]) => ({ shape, x, y, nodes }));
     this.row.show(items, made);
     this.boxes = items.filter(({ nodes }) => nodes.length);
     for (const { element, nodes } of this.boxes) {
@@ -114,13 +118,22 @@ export class Pieces {
     }
   }
 
-  learn({ name, first, shapes }) {
+  /* What is new to the page, put into what it knows; returns the rows of the picture. */
+  learn({ name, picture, shapes: [shape, shapes], paths: [way, ways], rows }) {
     if (name !== this.name) {
       this.name = name;
       this.frames.forget();
       this.row.forget();
     }
-    this.shapes.splice(first, Infinity, ...shapes);
+    this.shapes.splice(shape, Infinity, ...shapes);
+    this.ways.splice(way, Infinity, ...ways);
+    this.rows = new Map(Object.entries(rows).map(([row, [start, end, between]]) => {
+      const before = this.rows.get(row) ?? [];
+      return [row, [...before.slice(0, start), ...between, ...before.slice(before.length - end)]];
+    }));
+    this.number = picture;
+    const { frames, boxes } = Object.fromEntries(this.rows);
+    return { frames, boxes, lines: [...this.rows].filter(([row]) => row !== "frames" && row !== "boxes") };
   }
 
   /* A new element of this shape. */

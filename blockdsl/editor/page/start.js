@@ -42,7 +42,7 @@ function request() {
   return {
     do: "look", text: text.text, settings: settings(), against: comparing() ? against.text : null,
     detail: by("detail").value, color: by("color").value, unfold: by("unfold").ariaPressed === "true",
-    ...picture.known(),
+    known: picture.known(),
     seq_len: Math.max(1, Math.floor(Number(by("length").value)) || 1), dtype: by("dtype").value,
   };
 }
