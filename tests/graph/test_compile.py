@@ -420,6 +420,18 @@ def test_copies_and_graphs_of_one_pattern_do_not_share_their_options() -> None:
     assert second == blockdsl.compile("(a f)*3 a", dim=64)
 
 
+def test_what_a_block_says_is_judged_by_the_stack_that_it_is_in() -> None:
+    for _ in range(2):  # the second time it is known
+        for dim, size in ((16, 8), (64, 32), (16, 8)):
+            g = graph("a(heads=2)", dim=dim, attn_dim_head=None)
+            assert g.nx.nodes["a0"]["options"]["dim_head"] == size
+        assert graph("a f", rotary_pos_emb=True).nodes("position")
+        with pytest.raises(UserError, match="no block of the pattern uses rotary"):
+            graph("f", rotary_pos_emb=True)
+        with pytest.raises(PatternError, match="value_embed=0 has 16 features here, and 8 before"):
+            graph("a(value_embed=0) a(value_embed=0, heads=4)", num_tokens=5, max_seq_len=4)
+
+
 def test_no_head_size_means_an_equal_part_of_the_stream() -> None:
     g = blockdsl.compile("a a(heads=8) a(dim_head=3)", dim=32, heads=4, attn_dim_head=None)
     assert [options(g, node)["dim_head"] for node in g.nodes("block")] == [8, 4, 3]
