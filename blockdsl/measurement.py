@@ -100,3 +100,8 @@ def short(value: float, digits: int = 3) -> str:
         if abs(value) >= 0.9995 * 10**power:  # 999,885,952 is 1 G
             return f"{value / 10**power:.{digits}g} {letter}"
     return f"{value:.{digits}g}"
+
+
+def billions(parameters: float) -> str:
+    """The same of parameters, as they are told everywhere: 8.03 B."""
+    return short(parameters).replace("G", "B")

@@ -70,7 +70,7 @@ def _items(pieces: Tokens, statement: bool) -> Iterator[_Row]:
 def _names(pieces: Tokens, start: int, type: str) -> Iterator[_Row]:
     written = [piece for piece in pieces if piece.type == type and not piece.start <= start <= piece.end]
     for name in dict.fromkeys(piece.text for piece in written):
-        what = "blocks with this label are one set of parameters" if type == "tie" else "a place of the stream"
+        what = "a tie: its blocks share one set of parameters" if type == "tie" else "a place of the stream"
         yield name, type, name, what
 
 

@@ -16,7 +16,7 @@ _SIGNS = {
     "*": "a repeat: so many copies one after another, each with weights of its own",
     ">>": "a token shift: a part of the features comes from so many tokens before",
     "/": "a scale: what the block adds is divided by the number",
-    "@": "a tie: all blocks with this label are one set of parameters",
+    "@": "a tie: all blocks with this name share one set of parameters",
     "^": "a label: it names the place that the stream has reached",
     "<": "a read: it adds what is at a label to the stream",
     "=>": "two streams: cross-attention of the right one reads the output of the left one",
@@ -75,8 +75,13 @@ def _of_name(piece: ScannedToken, pieces: list[ScannedToken], text: str) -> str:
         end = next((each.start for each in pieces if each.start > start and each.text == ";"), len(text))
         body = " ".join(text[start:end].split())
         uses = len(same) - 1
-        return f"{body if len(body) <= 300 else body[:300] + '…'}\nused {uses} time{'s' * (uses != 1)}"
+        return f"{body if len(body) <= 300 else body[:300] + '…'}\nused {_times(uses)}"
     if piece.type == "stage":
         return f"{piece.text}: a stage"
-    what = "a place of the stream" if piece.type == "label" else "all blocks with this label are one set of parameters"
-    return f"{piece.text}: {what}; written {len(same)} time{'s' * (len(same) != 1)}"
+    if piece.type == "tie":
+        return f"{piece.text}: a tie, written {_times(len(same))}; all its blocks share one set of parameters"
+    return f"{piece.text}: a place of the stream, written {_times(len(same))}"
+
+
+def _times(count: int) -> str:
+    return {0: "nowhere", 1: "once", 2: "twice"}.get(count, f"{count} times")

@@ -78,3 +78,11 @@ def test_a_picture_has_a_name() -> None:
 
 def test_a_number_that_rounds_up_has_the_next_letter() -> None:
     assert [short(n) for n in (999_885_952, 999_400_000, 999.6, 8_030_261_248)] == ["1 G", "999 M", "1 k", "8.03 G"]
+
+
+def test_parameters_are_told_in_billions_above_a_picture_and_on_its_blocks() -> None:
+    svg = blockdsl.compile("f*4", dim=8192).to_svg(color="params")
+    assert "2.15 B parameters" in svg
+    assert "G" not in "".join(ElementTree.fromstring(svg).itertext()).replace("GELU", "")
+    huge = blockdsl.compile("f(mult=16)", dim=8192).to_svg(color="params")
+    assert ">2.15 B<" in huge

@@ -115,6 +115,24 @@ def check_costs_at_another_length_and_type(page: Page) -> None:
         assert page.all("#totals > div")[2].get_attribute("title") == cache
 
 
+def check_parameters_are_told_in_billions_as_in_the_picture(page: Page) -> None:
+    page.write("set dim=8192; f*4")
+    shown = page.one("#totals dd").text
+    assert shown == "2.15 B"
+    assert f"{shown} parameters" in page.one("#view > svg").get_attribute("textContent")
+
+
+def check_what_is_said_of_a_long_text_stays_in_sight(page: Page) -> None:
+    page.write("set dim=64;\n" + "a f\n" * 60)
+    page.keys("CONTROL+HOME", "CONTROL+END", *"(a ")
+    page.settled()
+    bottom = "document.querySelector('{}').getBoundingClientRect().bottom"
+    assert page.problems == ["this '(' is never closed"]
+    assert page.js(f"{bottom.format('#problems .place')} < innerHeight")
+    assert page.js(f"{bottom.format('#costs')} <= innerHeight")
+    page.until(lambda: page.js(f"{bottom.format('.editor > pre > span:last-child')} - 30 < {bottom.format('#text')}"))
+
+
 def check_holding_against_a_second_text(page: Page) -> None:
     page.one("#compare").click()
     page.settled()
@@ -168,6 +186,7 @@ def check_exports(page: Page) -> None:
 def check_the_menu_inserts_models_and_macros(page: Page) -> None:
     page.keys("CONTROL+k")
     page.until(lambda: page.js("document.activeElement.id") == "query")
+    assert page.one("#query").size["height"] == 34  # a long list leaves it its height
     page.keys(*"llama3-8b", "ENTER")
     page.until(lambda: page.text == blockdsl.zoo.entry("llama3-8b").text)
     page.settled().keys("CONTROL+z")
@@ -331,7 +350,7 @@ def check_colours_go_along_with_what_is_in_sight(page: Page) -> None:
     def coloured(up_to: float) -> list[str]:
         """What has its colour when the text is scrolled so far."""
         code = """const high = document.querySelector("#text pre").offsetHeight;
-            document.querySelector("#writing").scrollTop = arguments[0] * high - 200"""
+            document.querySelector("#text").scrollTop = arguments[0] * high - 200"""
         page.driver.execute_script(code, up_to)
         wanted = numbers[min(1999, round(2000 * up_to))]
         page.until(lambda: wanted in page.marked("value"), f"the colour of {wanted}")

@@ -141,7 +141,11 @@ def test_hover_says_what_a_word_means() -> None:
     assert "attention heads" in words("a(he§ads=8)")
     assert "attention heads" in words("a(heads=§8)")
     assert "features of the stream" in words("set d§im=8; a")
-    assert words("enc = (a f)*6; enc§ f").startswith("enc = (a f)*6")
+    assert words("enc = (a f)*6; enc§ f") == "enc = (a f)*6\nused once"
+    assert [words(f"enc§ = a; f {'enc ' * n}").splitlines()[1] for n in (0, 2, 3)] == [
+        "used nowhere", "used twice", "used 3 times",
+    ]  # fmt: skip
+    assert words("(a f)@§s*2 f a@s") == "s: a tie, written twice; all its blocks share one set of parameters"
     assert "learned number" in words("a ^u <u(g§ain)")
     assert "arXiv:1911.03864" in words("sand§wich(6)")
     assert "parallel" in words("a §& f")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import UserError
 from ...graph.costs import stage_title
-from ...measurement import Measurement
+from ...measurement import Measurement, billions
 from ...registry.kinds import kinds
 from ..choices import COLORS, check_choice
 from ..words.captions import Captions
@@ -90,9 +90,14 @@ def _costs(graphs: Mapping[str, Graph], by: str, seq_len: int) -> Measurement:
         for node in own.graph.nodes("block")
     }
     if by == "params":
-        return Measurement("parameters", "", values)
+        return _Parameters("parameters", "", values)
     lengths = " and ".join(f"{length:,}" for length in sorted({own.seq_len for own in details.values()}))
     return Measurement("FLOPs", "", values, f"at {lengths} tokens")
+
+
+class _Parameters(Measurement):
+    def figures(self, value: float) -> str:
+        return billions(value)
 
 
 def _hue(index: int) -> str:

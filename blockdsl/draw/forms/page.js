@@ -29,7 +29,10 @@
     const found = units.find(([power]) => count >= 10n ** BigInt(power));
     return found ? `${Number((Number(count) / 10 ** found[0]).toPrecision(3))}\u00a0${found[1]}` : String(count);
   }
-  const rounded = (count, unit) => short(count) + (unit && (count < 1000n ? `\u00a0${unit}` : unit));
+  function rounded(count, unit) {
+    if (unit === "parameters") return short(count).replace("G", "B");  // 8.03 B, as they are told everywhere
+    return short(count) + (unit && (count < 1000n ? `\u00a0${unit}` : unit));
+  }
   function cell(count, unit = "") {
     const more = make("span", { className: "exact" }, exact(count));
     return count < 1000n ? [rounded(count, unit)] : [rounded(count, unit), more];
@@ -308,8 +311,8 @@
     return head ? make("table", {}, make("thead", {}, line("th", head)), body) : make("table", {}, body);
   }
   function costs(nodes) {
-    const active = nodes.some((node) => row(node).active) ? [["active", "active", ""]] : [];
-    const rows = [["parameters", "parameters", ""], ...active, ["FLOPs", "flops", ""], ["cache", "cache", "B"]]
+    const active = nodes.some((node) => row(node).active) ? [["active", "active", "parameters"]] : [];
+    const rows = [["parameters", "parameters", "parameters"], ...active, ["FLOPs", "flops", ""], ["cache", "cache", "B"]]
       .map(([label, what, unit]) => [label, BigInt(row(nodes[0])[what] ?? 0), total(nodes, what), unit])
       .filter(([, , all]) => all);
     if (!rows.length) return [];
@@ -362,7 +365,7 @@
   function stages([title, stages]) {
     const every = stages.map(([stage, ...counts]) => [stage, ...counts.map(BigInt)]);
     const sums = [1, 2, 3, 4].map((i) => every.reduce((sum, line) => sum + line[i], 0n));
-    const shown = (count, i) => (count ? rounded(count, i === 2 ? "B" : "") : "");
+    const shown = (count, i) => (count ? rounded(count, ["parameters", "", "B"][i]) : "");
     const cells = [...every, ["total", ...sums]].map(([stage, blocks, ...counts]) =>
       [stage, blocks ? exact(blocks) : "", ...counts.map(shown)]);
     return [make("h3", {}, title || "Costs"), listed(cells, ["stage", "blocks", "parameters", "FLOPs", "cache"])];

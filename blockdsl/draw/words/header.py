@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...graph import costs
-from ...measurement import short
+from ...measurement import billions
 from ...registry.content import by_content
 from ...registry.kinds import Kind, kind_of
 from ...registry.norms import norms_of
@@ -48,8 +48,8 @@ class Head(NamedTuple):
     def above(self) -> list[str]:
         """What is above a picture, whose boxes say the sizes: `8.03 B parameters`, `causal`, `pre-norm RMSNorm`."""
         every, active = self.cost.parameters, self.cost.active
-        size = f"{_billions(every)} parameters" + ("" if active == every else f", {_billions(active)} active")
-        return [size + (f", {_billions(self.shared)} shared" if self.shared else ""), *self.facts]
+        size = f"{billions(every)} parameters" + ("" if active == every else f", {billions(active)} active")
+        return [size + (f", {billions(self.shared)} shared" if self.shared else ""), *self.facts]
 
     def lines(self) -> list[list[str]]:
         """What is above a drawing without boxes."""
@@ -104,10 +104,6 @@ def _norms_of_kinds(graph: Graph) -> Iterator[str]:
         if words not in ("", usual):
             norm, comma, eps = words.partition(", ")
             yield f"{norm} of {kind!r}{comma}{eps}"
-
-
-def _billions(count: int) -> str:
-    return short(count).replace("G", "B")
 
 
 def norm_words(options: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import { by, make } from "./dom.js";
 
-const COLUMNS = [["parameters", "parameters", ""], ["active", "active", ""], ["flops", "FLOPs a token", ""], ["cache", "cache a row", "B"]];
+const COLUMNS = [["parameters", "parameters", "parameters"], ["active", "active", "parameters"], ["flops", "FLOPs a token", ""], ["cache", "cache a row", "B"]];
 
 export function show(costs) {
   by("costs").classList.toggle("stale-costs", !costs);
@@ -10,7 +10,7 @@ export function show(costs) {
   const columns = COLUMNS.filter(([name]) => costs.total[name]);
   by("totals").replaceChildren(...columns.map(([name, label, unit]) => {
     const [short, exact] = costs.total[name];
-    return make("div", { title: `${exact}${unit && " bytes"}` }, make("dt", {}, label), make("dd", {}, with_(short, unit)));
+    return make("div", { title: `${exact}${unit === "B" ? " bytes" : ""}` }, make("dt", {}, label), make("dd", {}, with_(short, unit)));
   }));
   by("stages").hidden = costs.stages.length < 2;
   const head = make("tr", {}, ...["stage", "blocks", ...columns.map(([, label]) => label.replace(/ a (token|row)$/, ""))].map((title) => make("th", { scope: "col" }, title)));
@@ -19,5 +19,8 @@ export function show(costs) {
   by("stages").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
 }
 
-/* A number with a unit behind its letter: 1.05 kB. */
-const with_ = (short, unit) => (unit ? (/[a-zA-Z]$/.test(short) ? short + unit : `${short} ${unit}`) : short);
+/* A number with a unit behind its letter, 1.05 kB; parameters as they are told everywhere, 8.03 B. */
+function with_(short, unit) {
+  if (unit === "parameters") return short.replace("G", "B");
+  return unit ? (/[a-zA-Z]$/.test(short) ? short + unit : `${short} ${unit}`) : short;
+}

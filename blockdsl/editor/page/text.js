@@ -34,6 +34,8 @@ export class Text {
     this.sight = new IntersectionObserver((entries) => this.seen(entries), { rootMargin: AROUND, scrollMargin: AROUND });
     this.box = make("div", { className: "editor" }, this.below, this.area);
     parent.append(this.box);
+    this.height = 0;
+    new ResizeObserver(() => this.resized(parent)).observe(parent);
     this.text = "";
     this.fill(0, 0, PAD);
     this.marks = new Map(TYPES.map((type) => [type, []]));  // [start, end] of each, in sight or not
@@ -172,6 +174,15 @@ export class Text {
     range.setStart(...this.at(Math.min(offset, this.length - 1)));
     range.setEnd(...this.at(Math.min(offset + 1, this.length)));
     return range.getClientRects()[0] ?? this.below.getBoundingClientRect();
+  }
+
+  /* What comes to be said below takes height from a long text: a caret that was in sight stays so. */
+  resized(scroller) {
+    const lost = this.height - scroller.clientHeight;
+    this.height = scroller.clientHeight;
+    if (lost <= 0 || this.area !== document.activeElement) return;
+    const hidden = this.place(this.area.selectionEnd).bottom - scroller.getBoundingClientRect().bottom;
+    if (hidden > 0 && hidden <= lost) scroller.scrollTop += hidden + 8;
   }
 
   /* The place in the text that is there on the screen, or -1. */
