@@ -132,12 +132,14 @@ def test_an_edited_graph_lowers_to_what_it_says() -> None:
 def test_what_is_read_and_given_is_drawn() -> None:
     _, graph, _ = built(IMAGE | {"num_classes": 5, "num_register_tokens": 3})
     lines = graph.to_text().splitlines()
-    assert lines[1] == "input · images 4x6x2, 4 patches 2x3 · 3 register tokens · learned positions"
+    assert lines[1] == "input · images 4 × 6 × 2, 4 patches of 2 × 3 · 3 register tokens · learned positions"
     assert lines[-1] == "output · LayerNorm · 5 classes"
     for drawn in (graph.to_svg(), graph.to_dot(), graph.to_mermaid()):
-        assert "images 4x6x2" in drawn
+        assert "images 4 × 6 × 2" in drawn
         assert "5 classes" in drawn
-    assert "4 patches 2x3" in graph.to_svg()
+    assert "4 patches of 2 × 3" in graph.to_svg()
+    masked = blockdsl.compile("a f", dim=16, heads=2, num_tokens=9, max_seq_len=8, logits_transform="gelu_tanh")
+    assert "linear, GELU (tanh), LayerNorm before the logits" in masked.to_text()
     assert "at 4 tokens" in graph.to_svg()  # whatever length is asked for
     _, graph, _ = built({"dim_in": 7, "dim_out": 5, "emb_dim": 10})
     lines = graph.to_text().splitlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ...registry.activations import ACTIVATIONS
 from ...registry.kinds import Words, kinds
 from ...registry.norms import final_norm
 from ...registry.options import Option
@@ -38,7 +39,7 @@ MODEL_WORDS: dict[str, Words] = {
     "logits_scale": {1: "", None: "logits × 1/√dim", ...: "logits × {}"},
     "logits_bias": {False: "", True: "bias of the logits"},
     "logits_softcap": "logits softcap {}",
-    "logits_transform": "linear, {}, LayerNorm before the logits",
+    "logits_transform": {name: f"linear, {said}, LayerNorm before the logits" for name, said in ACTIVATIONS.items()},
     "logits_transform_bias": "no bias of that linear layer",
     "squeeze_out_last_dim": "a number each",
     "pool": "pooled: {}",
@@ -51,7 +52,7 @@ MODEL_WORDS: dict[str, Words] = {
     "pool_dim_head": "pooling heads of {}",
     "pool_bias": "no biases of pooling",
     "pool_inner": "feedforward of {} after it",
-    "pool_activation": "its activation {}",
+    "pool_activation": {name: f"its activation {said}" for name, said in ACTIVATIONS.items()},
 }
 
 SOURCE_WORDS: dict[str, Words] = {
@@ -80,12 +81,12 @@ _SAID = {"num_tokens", "max_seq_len", "dim_in", "image_size", "patch_size", "cha
 
 
 def model_input(graph: Graph) -> str:
-    """`256 tokens`, `vectors of 7`, `images 32x32x3`; empty: a stack alone."""
+    """`256 tokens`, `vectors of 7`, `images 32 × 32 × 3`; empty: a stack alone."""
     start = graph.nx.nodes[graph.start]
     if graph.reads == "tokens":
         return f"{start['num_tokens']:,} tokens"
     if graph.reads == "images":
-        return f"images {_sides(start['image_size'])}x{start['channels']}"
+        return f"images {_sides(start['image_size'])} × {start['channels']}"
     if graph.reads == "vectors":
         return f"vectors of {graph.emb_dim if start['dim_in'] is None else start['dim_in']:,}"
     return ""
@@ -95,7 +96,7 @@ def length(graph: Graph, title: str) -> str:
     """How long a row is: of `title` and the number, or an image's patches."""
     start = graph.nx.nodes[graph.start]
     if graph.reads == "images":
-        return f"{graph.patches:,} patches {_sides(start['patch_size'] or 1)}"
+        return f"{graph.patches:,} patches of {_sides(start['patch_size'] or 1)}"
     if start["max_seq_len"] == 0:
         return "any length"
     return "" if start["max_seq_len"] is None else title.format(f"{start['max_seq_len']:,}")
@@ -174,7 +175,7 @@ def heads(graph: Graph) -> str:
 
 
 def _sides(size: int | tuple[int, int]) -> str:
-    return "x".join(map(str, pair(size)))
+    return " × ".join(map(str, pair(size)))
 
 
 def of_source(graph: Graph, node: str) -> dict[str, str]:
