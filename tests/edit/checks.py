@@ -97,6 +97,8 @@ def check_a_definition_lights_up_with_its_uses(page: Page) -> None:
     page.until(lambda: page.names(".lit[data-node]") == ["a5", "f6"])
     page.caret(text.index("a f"))
     page.until(lambda: page.names(".lit[data-node]") == ["a0", "a5"])
+    page.caret(0)
+    page.until(lambda: page.names(".lit[data-node]") == ["a0", "f1", "a5", "f6"])
     page.point(page.node("f6")).perform()
     assert page.marked("lit") == ["f", "x"]
 

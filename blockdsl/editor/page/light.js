@@ -33,7 +33,15 @@ function spanAt(own, at, closing) {
     if (span[0] > at) break;
     if ((at < span[1] || (closing && at === span[1])) && (!best || span[1] - span[0] <= best[1] - best[0])) best = span;
   }
-  return best;
+  return best ?? definitionAt(own, at);
+}
+
+/* The name of a definition where it is defined, with the nodes of all its uses. */
+function definitionAt(own, at) {
+  const written = own.text.text, name = own.text.marks.get("name").find(([start, end]) => start <= at && at <= end);
+  if (!name) return null;
+  const word = written.slice(...name), uses = own.spans.filter(([start, end]) => written.slice(start, end) === word);
+  return uses.length ? [...name, [...new Set(uses.flatMap((use) => use[2]))]] : null;
 }
 
 function show(own, at, reveal = false, closing = false) {
