@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from operator import add
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..registry.content import by_content, content
 from ..registry.injection import injection_shapes
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from .graph import Graph
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """Of one node, or a sum of them, in one call of the given sizes.
 
     Attributes:
@@ -49,19 +48,11 @@ class Cost:
     cached_float32: int = 0
     idle: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.blocks + other.blocks,
-            self.parameters + other.parameters,
-            self.flops + other.flops,
-            self.cached + other.cached,
-            self.cached_bytes + other.cached_bytes,
-            self.cached_float32 + other.cached_float32,
-            self.idle + other.idle,
-        )
+    def __add__(self, other: Cost) -> Cost:  # type: ignore[override]  # of tuples, one after the other
+        return Cost(*map(add, self, other))
 
-    def __mul__(self, times: int) -> Cost:
-        return self if times == 1 else Cost(*(times * getattr(self, field) for field in self.__dataclass_fields__))
+    def __mul__(self, times: int) -> Cost:  # type: ignore[override]
+        return Cost(*(times * count for count in self))
 
     @property
     def active(self) -> int:
@@ -213,7 +204,7 @@ def _output(graph: Graph, attrs: dict[str, Any], sizes: Sizes) -> Cost:
             norm += Cost(parameters=embedding_norm(attrs).parameters(width))
         logits = _linear(width, attrs["logits_dim"], tokens, bool(of_logits(graph)["logits_bias"]))
         shared = width * attrs["logits_dim"] if attrs["tied"] else 0
-        return norm + replace(logits, parameters=logits.parameters - shared)
+        return norm + logits._replace(parameters=logits.parameters - shared)
     if graph.reads == "images":
         return norm + _image_output(graph, attrs, sizes)
     width = attrs["dim_out"]
@@ -313,7 +304,7 @@ def _by_stage(graph: Graph, sizes: Sizes) -> list[tuple[str, Cost]]:
     if (encoder := graph.encoder) is not None:  # it runs once, over the context, and decoding keeps nothing of it
         once = {"cached": 0, "cached_bytes": 0, "cached_float32": 0}
         own = by_stage(encoder, Sizes(sizes.batch, row_length(encoder, sizes.context), 0))
-        rows = {f"encoder {row}": replace(cost, **once) for row, cost in own}
+        rows = {f"encoder {row}": cost._replace(**once) for row, cost in own}
     known: dict[int, Cost] = {}  # by its id: blocks that are alike have one between them
     times: Counter[tuple[str, int]] = Counter()
     titles = [stage_title(graph, index) for index in range(len(graph.stages))]

@@ -138,7 +138,7 @@ class Column:
     def _plain(self, part: Part) -> Hashable | None:
         """Of a block, or a repeat of blocks, a key for all that take as much, but for their wires; None: of others."""
         if type(part) is DrawnBlock:
-            return id(self.faces.faces[part.node])
+            return self.faces.faces[part.node].room
         if type(part) is DrawnRepeat:
             inside = [self._plain(each) for each in part.parts]
             return None if None in inside else (part.times, *inside)
@@ -216,21 +216,22 @@ class Column:
             piece.scene.edges.append(Edge("rail", piece.node, piece.node, ((0.0, piece.rail), (0.0, y)), arrow=False))
 
     def _block(self, piece: ColumnPart, block: DrawnBlock) -> None:
+        node = block.node
         box = self.faces.box(block, -STUB - self.faces.width, piece.y, on_rail=True)
-        face, rect = self.faces.faces[block.node], box.rect
+        face, rect = self.faces.faces[node], box.rect
         assert rect is not None
         enter, leave = rect.y + face.taps[0], rect.y + face.taps[1]
         alone = not face.sign  # the rail ends where it enters, and begins where it leaves
         joins = 0.0 if alone else -RADIUS
         piece.scene.edges += [
-            Edge("branch", piece.node, block.node, ((0.0, enter), (rect.right, enter))),
-            Edge("branch", block.node, block.node, ((rect.right, leave), (joins, leave)), not alone),
+            Edge("branch", piece.node, node, ((0.0, enter), (rect.right, enter))),
+            Edge("branch", node, node, ((rect.right, leave), (joins, leave)), not alone),
         ]
         piece.y = rect.bottom
-        piece.step(block.node, *((enter, leave) if alone else (leave - RADIUS, leave + RADIUS)))
+        piece.step(node, *((enter, leave) if alone else (leave - RADIUS, leave + RADIUS)))
         if face.pill is not None:
             pill = face.pill.moved(0.0, rect.y)
-            piece.scene.edges.append(Edge("rail", block.node, block.node, ((0.0, piece.rail), (0.0, pill.y)), False))
+            piece.scene.edges.append(Edge("rail", node, node, ((0.0, piece.rail), (0.0, pill.y)), False))
             piece.y = piece.rail = pill.bottom
             piece.right = max(piece.right, pill.right)
         piece.scene.boxes.append(box)

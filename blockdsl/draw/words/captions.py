@@ -190,6 +190,8 @@ class Captions:
 
     def _notes(self, node: str, named: bool) -> list[str]:
         notes = [kind_of(self.graph.block(node)["kind"]).title, *self.place(node), *self.of_itself(node)]
+        if not self.beside[node]:
+            return notes
         notes += [self.position(position) for position in self.graph.sources(node, "position")]
         outside = [s for s in self.graph.sources(node, "context") if self.graph.node_type(s) == "context"]
         notes += ["reads the context" for _ in outside]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ class Details:
         found = dict(costs.node_costs(self.graph, costs.sizes(self.seq_len, 1)))
         for owner, nodes in self.graph.tied().items():
             for node in nodes[1:]:
-                found[node] = replace(found[node], parameters=found[owner].parameters, idle=found[owner].idle)
+                found[node] = found[node]._replace(parameters=found[owner].parameters, idle=found[owner].idle)
         return found
 
     @cached_property
