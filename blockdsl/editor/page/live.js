@@ -5,6 +5,7 @@ import { ask, NoAnswer } from "./ask.js";
 import { by } from "./dom.js";
 
 const AGAIN = 1000;  // milliseconds until a server that is gone is asked again
+const LATEST = 100;  // until a frame is no longer waited for
 
 let wanted = null, since = 0, busy = false, waiting = 0, lost = false;
 
@@ -22,11 +23,9 @@ export function live(pictured, told) {
       if (lost) tell("");
       lost = false;
       pictured(answer, request);
-      if (!wanted) {
-        drawn(typed);
-        told(await ask({ ...request, do: "read" }), request);
-        if (!wanted) document.body.dataset.state = "shown";
-      }
+      if (!wanted) await drawn(typed);
+      if (!wanted) told(await ask({ ...request, do: "read" }), request);
+      if (!wanted) document.body.dataset.state = "shown";
     } catch (error) {
       if (!(error instanceof NoAnswer)) throw error;
       wanted ??= request;
@@ -47,12 +46,17 @@ export function live(pictured, told) {
   };
 }
 
-/* The picture is of what is written; how long that took is for who measures it. */
+/* The picture is of what is written, and painted before anything else is asked for; how long that took is for who
+   measures it. A page that nobody sees has no frames. */
 function drawn(typed) {
   document.body.dataset.state = "drawn";
-  requestAnimationFrame(() => setTimeout(() => {  // after the frame is painted
-    performance.measure("key to picture", { start: typed });
-  }));
+  return new Promise((resolve) => {
+    setTimeout(resolve, LATEST);
+    requestAnimationFrame(() => setTimeout(() => {  // after the frame is painted
+      performance.measure("key to picture", { start: typed });
+      resolve();
+    }));
+  });
 }
 
 export function tell(words) {
