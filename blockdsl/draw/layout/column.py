@@ -138,7 +138,7 @@ class Column:
     def _plain(self, part: Part) -> Hashable | None:
         """Of a block, or a repeat of blocks, a key for all that take as much, but for their wires; None: of others."""
         if type(part) is DrawnBlock:
-            return self.faces.faces[part.node].room
+            return self.faces.faces[part.node].space
         if type(part) is DrawnRepeat:
             inside = [self._plain(each) for each in part.parts]
             return None if None in inside else (part.times, *inside)

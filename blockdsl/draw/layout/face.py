@@ -111,8 +111,8 @@ class _Face:
         return max(beside, widest([row.text for row in self.operations], "op") + 4 * INSET)
 
     @cached_property
-    def room(self) -> tuple[Any, ...]:
-        """All that says how much room a block takes, in boxes that are as wide as each other."""
+    def space(self) -> tuple[Any, ...]:
+        """All that says how much space a block takes, in boxes that are as wide as each other."""
         return self.height, self.taps, bool(self.sign), self.pill
 
     @cached_property
