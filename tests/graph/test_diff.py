@@ -17,6 +17,7 @@ from blockdsl import BlockGraph, GraphDiff, GraphError, UserError, zoo
 from blockdsl.graph.align import align
 from blockdsl.graph.diff import Change, Changed, StageChange
 
+from ..draw.reading import read
 from ..work import LINEAR, growth
 from .patterns import Model, models
 
@@ -203,6 +204,21 @@ def test_settings_of_the_stack_the_input_the_output_and_positions() -> None:
     }
     wider = graph("f", dim=8).diff(graph("f", causal=True))
     assert parts(wider) == {"stack": (Change("dim", 8, 16), Change("causal", False, True))}
+
+
+def test_what_logits_come_to_is_told_where_their_scale_and_bias_are_left_open() -> None:
+    tokens = {"num_tokens": 11, "max_seq_len": 9}
+
+    def output(tied: dict[str, Any], own: dict[str, Any]) -> str:
+        before, after = graph("a", **tokens, tie_embedding=True, **tied), graph("a", **tokens, **own)
+        found = before.diff(after)
+        (line,) = [line for line in told(found) if "output" in line]
+        assert line.partition(": ")[2].replace("->", "→") in " ".join(read(found.to_svg()).node("after.output").words)
+        return line
+
+    assert output({"logits_scale": 1}, {}) == "  ~ output: tied true -> false, logits_bias false -> true"
+    assert output({"logits_scale": 1}, {"logits_bias": False}) == "  ~ output: tied true -> false"
+    assert output({}, {"logits_bias": False}) == "  ~ output: tied true -> false, logits_scale none -> 1"
 
 
 def test_positions_of_another_scheme() -> None:

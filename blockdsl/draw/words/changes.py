@@ -8,14 +8,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...graph.costs import stage_title
+from ...graph.diff import Change
 from ...registry.kinds import kinds
 from ...registry.options import spell
 from .captions import Captions
+from .ends import logits_in_effect
 from .header import head_of, norm_words
 from .told import Told
 
 if TYPE_CHECKING:
-    from ...graph.diff import Change, Changed, Difference
+    from ...graph.diff import Changed, Difference
     from ...graph.graph import Graph
     from .details import Details
 
@@ -41,8 +43,11 @@ def _grouped(value: Any) -> str:
 
 
 def in_effect(diff: Difference, changed: Changed) -> list[Change]:
-    """What differs of a block or a read, with the values that options which are left open come to."""
-    if diff.before.node_type(changed.before) != "block":
+    """What differs of a node, with the values that options which are left open come to."""
+    node_type = diff.before.node_type(changed.before)
+    if node_type == "output":
+        return _of_logits(diff, changed)
+    if node_type != "block":
         return [*changed.changes]
     was, now = vars(diff.before.completed(changed.before)), vars(diff.after.completed(changed.after))
     return [
@@ -53,6 +58,16 @@ def in_effect(diff: Difference, changed: Changed) -> list[Change]:
         )
         for change in changed.changes
     ]
+
+
+def _of_logits(diff: Difference, changed: Changed) -> list[Change]:
+    """What differs of the output: by tied logits too, whose scale and bias are others where they are left open."""
+    ends = diff.before.nx.nodes[changed.before], diff.after.nx.nodes[changed.after]
+    if any(attrs["logits_dim"] is None for attrs in ends):
+        return [*changed.changes]
+    was, now = (attrs | logits_in_effect(attrs) for attrs in ends)
+    names = dict.fromkeys((*(change.name for change in changed.changes), "logits_scale", "logits_bias"))
+    return [Change(name, was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)]
 
 
 def rewired(diff: Difference, change: Change, arrow: str) -> str:
@@ -215,7 +230,9 @@ def told(diff: Difference, common: Collection[Change]) -> tuple[Told, Told]:
     if not diff:
         return Told(ours), Told(theirs)
     said: dict[str, list[str]] = {}
-    for changed in (*diff.blocks, *diff.settings):
+    for changed in diff.settings:
+        said[changed.after] = [*map(_shown, in_effect(diff, changed))]
+    for changed in diff.blocks:
         here = zip(changed.changes, in_effect(diff, changed), strict=True)
         own = [_shown(told) for change, told in here if change not in common]
         said.setdefault(changed.after, []).extend(own)

@@ -108,7 +108,7 @@ class ChangeLines:
         if self.diff.stack:
             yield f"  ~ {change_words(self.diff.stack, ARROW)}"
         for changed in self.diff.settings:
-            yield f"  ~ {_both(changed.before, changed.after)}: {change_words(changed.changes, ARROW)}"
+            yield f"  ~ {_both(changed.before, changed.after)}: {change_words(in_effect(self.diff, changed), ARROW)}"
 
     def wiring(self) -> Iterator[str]:
         before = self.diff.before

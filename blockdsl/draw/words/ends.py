@@ -116,13 +116,13 @@ def output_options(graph: Graph) -> list[str]:
 
 def _set(declared: tuple[Option, ...], attrs: dict[str, Any]) -> list[str]:
     """The options of which there is something to say, as a reader would say it and not as a pattern does."""
-    values = {option.name: attrs[option.name] for option in declared} | _in_effect(attrs)
+    values = {option.name: attrs[option.name] for option in declared} | logits_in_effect(attrs)
     others = (o for o in declared if o.name not in _SAID and values[o.name] != silent_value(o, MODEL_WORDS[o.name]))
     return [worded(MODEL_WORDS[option.name], values[option.name]) for option in others]
 
 
-def _in_effect(attrs: dict[str, Any]) -> dict[str, Any]:
-    """What options of logits come to that are left open: none of tied ones is another scale than 1."""
+def logits_in_effect(attrs: dict[str, Any]) -> dict[str, Any]:
+    """What options of logits come to that are left open; a scale that stays none is 1/√dim, that of tied ones."""
     if attrs.get("logits_dim") is None:
         return {} if "logits_bias" not in attrs else {"logits_bias": False, "logits_scale": 1}
     found = {} if attrs["logits_bias"] is not None else {"logits_bias": not attrs["tied"]}
