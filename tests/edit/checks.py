@@ -185,6 +185,23 @@ def check_exports(page: Page) -> None:
     assert made["graph"] == graph
 
 
+def check_a_refusal_is_said_until_something_else_is_asked_for(page: Page) -> None:
+    page.write("(a f")
+    page.keys("CONTROL+e")
+    page.until(lambda: page.js("document.activeElement.id") == "query")
+    page.keys("ENTER")
+    page.until(lambda: page.status == "the pattern has a mistake; mend it first")
+    page.type(")")
+    page.until(lambda: page.status == "")
+    length = (
+        "const box = document.getElementById('length'); box.value = arguments[0]; box.dispatchEvent(new Event('input'))"
+    )
+    page.driver.execute_script(length, "1" + "0" * 18)
+    page.until(lambda: "must be below" in page.status)
+    page.driver.execute_script(length, "1024")
+    page.until(lambda: page.status == "")
+
+
 def check_the_menu_inserts_models_and_macros(page: Page) -> None:
     page.keys("CONTROL+k")
     page.until(lambda: page.js("document.activeElement.id") == "query")

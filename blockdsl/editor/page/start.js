@@ -46,11 +46,17 @@ function request() {
     seq_len: Math.max(1, Math.floor(Number(by("length").value)) || 1), dtype: by("dtype").value,
   };
 }
-const ask_again = () => look(request());
-let refused = "";  // why there was nothing to rename, until the next edit
-function edited() {
+let refused = "";  // why something was not done, until something else is asked for
+function refuse(words) {
+  refused = words;
+  tell(words);
+}
+function ask_again() {
   if (refused && by("status").textContent === refused) tell("");
   refused = "";
+  look(request());
+}
+function edited() {
   ask_again();
   drafts.keep(text.text === saved ? null : text.text);
   marked();
@@ -58,7 +64,7 @@ function edited() {
 
 function drawn(answer, asked) {
   if (!answer.ok) {
-    tell(answer.problem);
+    refuse(answer.problem);
     return;
   }
   picture.draw(answer.picture);
@@ -166,11 +172,11 @@ const actions = {
   async export() {
     const forms = known.forms.map((form) => ({ name: form.label, help: form.help, form: form.name }));
     const entry = await choose("Export", forms, "Search forms");
-    if (entry) tell(await exported(entry.form, opened.name, request()));
+    if (entry) refuse(await exported(entry.form, opened.name, request()));
   },
   async rename() {
-    refused = await renamed(writing);
-    if (refused) tell(refused);
+    const problem = await renamed(writing);
+    if (problem) refuse(problem);
   },
   async save() { await save(seen); },
 };
