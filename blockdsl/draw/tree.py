@@ -91,7 +91,8 @@ class ItemTree:
         self.captions, self.graph, self.unfold = captions, captions.graph, unfold
         self.labelled, self.apart, self.told = labelled, apart, told or {}
         self._keys: dict[str, Any] = {}  # of nodes, met before
-        self.words: dict[Hashable, tuple[str, ...]] = {}  # of blocks that are alike
+        self._said: dict[Hashable, int] = {}  # of blocks that are alike, which of these
+        self._words_said: dict[tuple[str, ...], int] = {}
 
     def stages(self, items: Chain) -> tuple[tuple[int, Parts], ...]:
         return tuple((stage, self.parts([own])) for stage, own in self.items(items))
@@ -191,10 +192,11 @@ class ItemTree:
             return *self.captions.names.alike(item), *self._apart(item)
         if isinstance(item, str):
             key = self.captions.alike(item)
-            if key not in self.words:
+            if key not in self._said:
                 sources = self.graph.sources(item, "position")
-                self.words[key] = self.captions.name(item), *self.captions.notes(item, named=False), *sources
-            return self.words[key], *self.captions.own(item), *self._apart(item)
+                words = self.captions.name(item), *self.captions.notes(item, named=False), *sources
+                self._said[key] = self._words_said.setdefault(words, len(self._words_said))
+            return self._said[key], *self.captions.own(item), *self._apart(item)
         if isinstance(item, Side):
             return "side", *(self.key(inner) for inner in self._with_labels(item.chain))
         return tuple(tuple(self.key(inner) for inner in self._with_labels(branch)) for branch in item.branches)

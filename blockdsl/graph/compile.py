@@ -116,7 +116,7 @@ class _Builder:
             tie=block.tie,
             stage=block.stage,
         )
-        self._edge(start, node, "stream")
+        self.graph.add_edge(start, node, carries=("stream",))
         if block.options["shared_norm"]:
             self._normed(self.first[start], node, block)
         self.first.setdefault(start, node)

@@ -273,6 +273,9 @@ class _Expander:
 
     def block(self, ref: Ref, around: _Around, out: list[Spec]) -> None:
         stage = self._placed(around)
+        if around.copy is None:
+            out.append(self._block(ref, around, stage)[0])
+            return
         place = id(ref), around.shift, around.divide, around.uses, stage
         if place not in self.known:
             spec, alike = self._block(ref, around, stage)
@@ -284,6 +287,8 @@ class _Expander:
 
     def _block(self, ref: Ref, around: _Around, stage: int) -> tuple[BlockSpec, bool]:
         """A block, and whether each copy of it is the same one."""
+        if not ref.arguments:
+            return BlockSpec(ref.name, {}, around.shift, around.divide, None, stage, ref.span, {}, around.uses), True
         kind = self.kinds[ref.name]
         said = [(kind.written_by_name[a.name], a) for a in ref.arguments if a.name is not None]
         given = {option.name: value_of(option, argument, around.copy) for option, argument in said}
@@ -306,9 +311,8 @@ class _Expander:
 
     def _placed(self, around: _Around) -> int:
         """Note that a block or a read stands here; returns its stage."""
-        keys = []
+        keys = [(tied.label, tied.count) for tied in around.groups]
         for tied in around.groups:
-            keys.append((tied.label, tied.count))
             tied.count += 1
         for key in keys:
             self.tie_of.setdefault(key, key)
