@@ -224,8 +224,8 @@ def _counts(cost: Cost, seq_len: int, item: int) -> Answer:
 
 
 def _export(request: Request) -> Answer:
-    text = _written(request, "text")
-    return exported(text, str(request.get("form")), request)
+    against = None if request.get("against") is None else _written(request, "against")
+    return exported(_written(request, "text"), str(request.get("form")), request, against)
 
 
 def _complete(request: Request) -> Answer:

@@ -141,6 +141,14 @@ def check_holding_against_a_second_text(page: Page) -> None:
     assert page.one("#changes pre").get_attribute("textContent") == "no differences"
     page.write(TEXT.replace("glu", "glu, mult=2"))
     assert "mult 4 -> 2" in page.one("#changes pre").get_attribute("textContent")
+    svg = page.downloads / f"{page.name}.svg"
+    svg.unlink(missing_ok=True)
+    page.keys("CONTROL+e")
+    page.until(lambda: page.js("document.activeElement.id") == "query")
+    page.keys(*"svg", "ENTER")
+    page.until(svg.exists)
+    found = blockdsl.compile(TEXT).diff(blockdsl.compile(page.text))
+    page.until(lambda: svg.read_text() == found.to_svg() + "\n", "a picture of what is shown")
     page.write("(a ff)", "#against textarea")
     assert page.problems == ["unknown block 'ff'"]
     page.one("#compare").click()
