@@ -227,7 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") != f"{HOST}:{port}":
             self._refuse(HTTPStatus.FORBIDDEN, "the page is at the address that `blockdsl edit` printed")
             return None
-        if self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        own = self.headers.get("Origin", self.server.origin) == self.server.origin
+        if not own or self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
             self._refuse(HTTPStatus.FORBIDDEN, "another page asks")
             return None
         _, token, *rest = [*self.path.partition("?")[0].split("/"), ""][:4]

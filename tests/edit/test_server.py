@@ -155,7 +155,9 @@ def test_another_host_is_refused(server: Server, host: str) -> None:
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1", "http://localhost:{}", ""])
 def test_another_origin_is_refused(server: Server, origin: str) -> None:
-    assert ask(server, {"do": "open"}, Origin=origin.format(server.server_address[1]))[0] == 403
+    origin = origin.format(server.server_address[1])
+    assert send(server, "GET", f"/{server.token}/", Origin=origin)[0] == 403
+    assert ask(server, {"do": "open"}, Origin=origin)[0] == 403
     assert ask(server, {"do": "save", "text": "x"}, Origin=origin)[0] == 403
     assert server.document.path is not None
     assert server.document.path.read_text() == "(a f)*6\n"
