@@ -1,7 +1,7 @@
 """From text to syntax tree.
 
-Owns the use of lark: building the parser once, turning its callbacks into the nodes of `syntax`, and saying
-in the language's own words what lark found wrong. Names and numbers are judged by `check`.
+Owns the use of lark: building the parser once, and turning its trees into the nodes of `syntax`. What lark found wrong
+is said by `unexpected`; names and numbers are judged later.
 
 lark, because a grammar file reads as documentation and its LALR tables know what may follow at every point,
 which is what the error messages are made of.
@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 
 from lark import Lark, Token
 from lark import Tree as LarkTree
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from lark.exceptions import UnexpectedInput
 
 from ..errors import Fault, PatternError, Span, shortened
 from ..registry.options import Ramp, Value
 from . import syntax
 from .runs import cut
 from .syntax import Argument, Body, Definition, Item, Label, Read, Ref, Repeat, Settings, Stage, Statement
+from .unexpected import explained, span_of
 
 MAX_TEXT = 200_000  # characters
 MAX_NESTING = 64  # parentheses inside parentheses
@@ -75,7 +76,7 @@ def _parse_plain(text: str, start: str) -> Any:
     try:
         return _TreeBuilder({}).build(_parser().parse(text, start=start))
     except UnexpectedInput as error:
-        raise _explain(text, error, start) from None
+        raise explained(text, error, start) from None
     except Fault as fault:
         raise fault.within(text) from None
 
@@ -141,16 +142,11 @@ def _check_nesting(text: str) -> None:
 # Tree ------------------------------------------------------------------------------------------------------------
 
 
-def _span_of(token: Token | None) -> Span:
-    assert token is not None
-    return Span(token.start_pos or 0, token.end_pos or 0)
-
-
 _LARGEST = "numbers are below 1e18"
 
 
 def _number(token: Token, hint: str = "write it as 6, 0.5 or 1e-4") -> int | float:
-    span = _span_of(token)
+    span = span_of(token)
     if re.fullmatch(r"-?\d+", token):
         return _whole(token, span)
     if re.fullmatch(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", token):
@@ -179,7 +175,7 @@ def _count(token: Token, what: str, example: str, least: int) -> int:
     value = _operand(token, example)
     if not isinstance(value, int) or value < least:
         problem = f"{what} must be a whole number of at least {least}, not {shortened(token)}"
-        raise Fault(_span_of(token), problem, f"as in {example}")
+        raise Fault(span_of(token), problem, f"as in {example}")
     return value
 
 
@@ -207,7 +203,7 @@ class _TreeBuilder:
         spans: dict[int, Span] = {}
         for tree in reversed(order):
             ends = (tree.children[0], tree.children[-1])
-            first, last = (spans[id(end)] if isinstance(end, LarkTree) else _span_of(end) for end in ends)
+            first, last = (spans[id(end)] if isinstance(end, LarkTree) else span_of(end) for end in ends)
             span = spans[id(tree)] = Span(first.start, last.end)
             said = [part for part in tree.children if isinstance(part, LarkTree) or part.type in _SAYING]
             built[id(tree)] = getattr(self, tree.data)(span, [built.pop(id(part), part) for part in said])
@@ -238,7 +234,7 @@ class _TreeBuilder:
 
     def stage_name(self, span: Span, children: list[Token]) -> str:
         if children[0] == "set":  # it would be taken for settings where it stands first
-            raise Fault(_span_of(children[0]), "'set' is a word of the language, not a name", "choose another name")
+            raise Fault(span_of(children[0]), "'set' is a word of the language, not a name", "choose another name")
         return str(children[0])
 
     def term(self, span: Span, children: list[Item]) -> Item:
@@ -325,192 +321,3 @@ class _TreeBuilder:
 
 
 _SUFFIXES = {"shift": "shift (>>)", "divide": "scale (/)", "tie": "tie (@)"}
-
-
-# Errors ----------------------------------------------------------------------------------------------------------
-
-_STREAMS = "(a f)*6 => (a c f)*6"
-
-# What is missing after a token that cannot end a pattern.
-_AFTER = {
-    "STAR": ("a repeat needs a count", "as in a*6"),
-    "SHIFT": ("a shift needs a whole number", "as in a>>1"),
-    "SLASH": ("a scale needs a number to divide by", "as in f/2"),
-    "AT": ("a tie needs a label", "as in a@x f a@x f"),
-    "VBAR": ("a stage is empty", "write its blocks after the '|', as in a f | a*6"),
-    "AMPERSAND": ("a parallel branch is missing", "as in a & f"),
-    "FEEDS": ("the right side of '=>' is empty", f"write the blocks that read the left side, as in {_STREAMS}"),
-    "COLON": ("a stage is empty", "write its blocks after the name, as in stem: f a f"),
-    "CIRCUMFLEX": ("a label needs a name", "as in a ^u f <u; a repeat is written a*6"),
-    "LESSTHAN": ("a read needs the name of a label", "as in a ^u f <u; a token shift is written a>>1"),
-    "SET": ("'set' needs a setting", "as in set dim=512, heads=8;"),
-}
-
-# What is missing before a token that cannot start one.
-_BEFORE = {
-    "STAR": ("there is nothing to repeat before '*'", "as in a*6"),
-    "SHIFT": ("there is nothing to shift before '>>'", "as in a>>1"),
-    "SLASH": ("there is nothing to scale before '/'", "as in f/2"),
-    "AT": ("there is nothing to tie before '@'", "as in a@x f a@x f"),
-    "VBAR": ("a stage is empty", "write its blocks before the '|', as in a f | a*6"),
-    "AMPERSAND": _AFTER["AMPERSAND"],
-    "FEEDS": ("the left side of '=>' is empty", f"write the blocks whose output is read, as in {_STREAMS}"),
-    "COLON": ("a stage's name is missing before ':'", "as in stem: f a f"),
-    "RPAR": ("the group is empty", "write blocks between the parentheses"),
-}
-
-_APART = "put a space between blocks"
-_REPEAT = "a repeat is written a*6"
-_GROUP = "groups are written with ( )"
-_SHIFT = "a token shift is written a>>1"
-_QUOTES = "write names without quotation marks"
-
-_SET_TAKES_NONE = "'set' takes no parentheses: set dim=512, heads=8; a f"
-_OPENS_OPTIONS = "'(' right after a name opens its options, as in a(heads=8, causal); a group needs a space before it"
-
-_STRANGE = {
-    "+": "'&' sums parallel branches; a space puts blocks one after another",
-    "-": f"{_APART}; a minus sign goes only before a number",
-    **dict.fromkeys("→⇒➔➡⟶⟹", f"{_APART}; what one stream gives to another is written {_STREAMS}"),
-    "×": _REPEAT,
-    **dict.fromkeys("[]{}", _GROUP),
-    ">": f"{_SHIFT}, two streams {_STREAMS}",
-    **dict.fromkeys("'\"`“”‘’", _QUOTES),
-}
-
-
-_MEGATRON = re.compile(r"(?=.*([MGE]|[*+]-))[MGE*+|-]{2,}")
-
-
-def _explain(text: str, error: UnexpectedInput, start: str) -> PatternError:
-    fault = _fault(text, error, start)
-    if _MEGATRON.fullmatch(text.strip()):
-        hint = "letters of Megatron are read by from_megatron(text), and on the command line with --from megatron"
-        return PatternError(text, fault.span, fault.problem, hint)
-    return fault
-
-
-def _fault(text: str, error: UnexpectedInput, start: str) -> PatternError:
-    if isinstance(error, UnexpectedToken):
-        return PatternError(text, *_Unexpected(text, error, start).fault())
-    assert isinstance(error, UnexpectedCharacters)
-    at: int = error.pos_in_stream  # type: ignore[assignment]
-    char = text[at]
-    hint = "write a plain space" if char.isspace() else "names are letters, digits and '_'; comments start with '#'"
-    shown = f"'{char}'" if char == "\\" else repr(char)
-    problem = f"the character {shown} has no meaning here"
-    if text[:at].endswith("=") and char == ">":
-        return PatternError(text, Span(at, at + 1), problem, "a value comes after '=', as in heads=8")
-    arrow = text.startswith("->", at) or (char == ">" and text[:at].rstrip().endswith("="))
-    return PatternError(text, Span(at, at + 1), problem, _STRANGE.get("→" if arrow else char, hint))
-
-
-# What '=>' cannot stand in, by a token of it.
-_NOT_WITHIN = (("LPAR", "stands in a group"), ("EQUAL", "stands in a definition"), ("FEEDS", "is written twice"))
-
-
-class _Unexpected:
-    """A token, or the end, where the grammar has no place for it; the parser's state tells what was begun."""
-
-    def __init__(self, text: str, error: UnexpectedToken, start: str) -> None:
-        self.text = text
-        self.token: Token = error.token
-        self.end = self.token.type == "$END"
-        self.accepts = error.accepts or set()
-        stack = error.interactive_parser.parser_state.value_stack
-        begun = [value for value in stack if isinstance(value, Token)]  # tokens of what is not complete yet
-        self.begun = {token.type for token in begun}
-        self.last = stack[-1] if stack and isinstance(stack[-1], Token) else None
-        self.after = None if self.last is None else self.last.type
-        self.opened = next((token for token in reversed(begun) if token.type in ("LPAR", "CALL")), None)
-        self.alone = start == "settings_only"
-        called = self.after != "SEMICOLON" and any(token.type in ("CALL", "SET") for token in begun)
-        self.options = self.alone or called
-
-    def fault(self) -> tuple[Span, str, str]:
-        """Where, what is wrong, and what to do instead."""
-        if self.token.type == "RPAR" and self.opened is None:
-            return _span_of(self.token), "this ')' has no '('", "remove it, or open a '(' before it"
-        ends = self.end or (self.token.type == "SEMICOLON" and not self.options)
-        if self.opened is not None and ends:
-            at = _span_of(self.opened).end - 1
-            return Span(at, at + 1), "this '(' is never closed", "close it with ')'"
-        if not self.end:
-            return _span_of(self.token), *self._problem()
-        code = re.sub(r"#[^\n]*", lambda comment: " " * len(comment.group()), self.text).rstrip()
-        if code:
-            return Span(len(code), len(code) + 1), *self._problem()
-        if self.alone:
-            return Span(0, 1), "no setting is given", "as in dim=512, rotary_pos_emb"
-        return Span(0, 1), "the pattern is empty", "write blocks in their order, as in (a f)*6"
-
-    def _problem(self) -> tuple[str, str]:
-        token, after = self.token.type, self.after
-        if after == "SLASH" and token == "SLASH":
-            return _AFTER["SLASH"][0], "comments start with '#'"
-        if after in _AFTER:
-            return _AFTER[after]
-        if after == "EQUAL" and "NUMBER" in self.accepts:
-            return "a value is missing after '='", "as in heads=8"
-        if after == "EQUAL":
-            is_setting = token == "NUMBER"  # heads=8;
-            hint = "settings start with 'set': set heads=8; a f" if is_setting else "as in x = a f;"
-            return "a pattern is missing after '='", hint
-        cannot = "the text ends too early" if self.end else f"'{shortened(self.token)}' is not allowed here"
-        return self._in_options(cannot) if self.options else self._in_pattern(cannot)
-
-    def _in_pattern(self, cannot: str) -> tuple[str, str]:
-        token, after = self.token.type, self.after
-        if token == "FEEDS" and (within := next((words for kind, words in _NOT_WITHIN if kind in self.begun), "")):
-            return f"'=>' {within}", f"it joins two whole streams, and a pattern has no more: {_STREAMS}"
-        if token in _BEFORE and "NAME" in self.accepts and "VBAR" not in self.accepts:
-            return _BEFORE[token]
-        if self.end and "SET" in self.accepts:
-            return "the pattern is missing", "write its blocks after the last ';', as in set dim=512; (a f)*6"
-        if self.end:
-            return cannot, "a definition ends with ';', as in x = a f; x*6"
-        if after == "NUMBER" and token == "STAR":
-            return "a repeat is given twice", "group it, as in (a*6)*2"
-        if after == "NUMBER" and token in ("SHIFT", "SLASH", "AT"):
-            suffix = {"SHIFT": ">>1", "SLASH": "/2", "AT": "@x"}[token]
-            hint = f"write it before the '*', as in a{suffix}*6, or after a group, as in (a*6){suffix}"
-            return f"'{self.token}' cannot come after a count", hint
-        if token == "COLON":
-            return "a stage's name comes first", "as in a f | stem: a f"
-        if token == "COMMA":
-            return cannot, _APART
-        if token == "NUMBER":
-            spaced = after == "LPAR" and re.search(r"\w\s+\($", self.text[: _span_of(self.last).end])
-            if spaced:
-                return cannot, "arguments come right after the name, without a space: sandwich(6)"
-            count = "a count goes after '*', as in a*6"
-            return cannot, count if "VBAR" not in self.accepts else f"{count}; arguments in parentheses: sandwich(6)"
-        if re.search(r"\bset\s*\(", self.text):
-            return cannot, _SET_TAKES_NONE
-        if self.opened is not None:
-            return cannot, "options come right after the name, without a space: a(heads=8)"
-        before = "settings and definitions come before the pattern and end with ';': set dim=512; x = a f; x*6"
-        return (
-            cannot,
-            f"{before}\ntwo streams are joined by '=>': {_STREAMS}"
-            if token == "EQUAL" and "set" not in self.text
-            else before,
-        )
-
-    def _in_options(self, cannot: str) -> tuple[str, str]:
-        """Inside `a(...)`, after `set`, or in settings alone."""
-        if self.after == "COMMA" or self.token.type == "COMMA":
-            what = "an option" if self.opened is not None else "a setting"
-            return f"{what} is missing {'after' if self.after == 'COMMA' else 'before'} ','", "as in heads=8, causal"
-        if self.token.type == "COLON" and "EQUAL" in self.accepts:
-            return cannot, "a value comes after '=', as in heads=8"
-        if self.opened is not None:
-            before, inside = self.text[: _span_of(self.opened).end], self.text[_span_of(self.opened).end :]
-            if re.search(r"\bset\s*\($", before):
-                return cannot, _SET_TAKES_NONE
-            if re.match(r"\s*\w+\s*[=,]", inside):
-                return cannot, "options are separated by ',' and end with ')', as in a(heads=8, causal)"
-            return cannot, _OPENS_OPTIONS
-        if self.alone:
-            return cannot, "settings are separated by ',', as in dim=512, rotary_pos_emb"
-        return cannot, "settings are separated by ',' and end with ';', as in set dim=512, heads=8; a f"
