@@ -88,7 +88,8 @@ def _models() -> list[Answer]:
 
 def _macros() -> list[Answer]:
     return [
-        {"group": "Macros", "name": macro.usage, "help": macro.doc, "insert": macro.usage} for macro in MACROS.values()
+        {"group": "Macros", "name": macro.usage, "help": macro.doc, "insert": macro.example}
+        for macro in MACROS.values()
     ]
 
 

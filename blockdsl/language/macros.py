@@ -39,6 +39,11 @@ class Macro:
     def usage(self) -> str:
         return f"{self.name}({', '.join(p.name for p in self.params)})"
 
+    @property
+    def example(self) -> str:
+        """A call with what must be given."""
+        return f"{self.name}({', '.join('6' for p in self.params if p.default == _REQUIRED)})"
+
 
 _REQUIRED = -1  # a default that no caller can type: the parameter must be given
 _DEPTH = Option("n", int, _REQUIRED, "the depth, how many attentions", least=1)

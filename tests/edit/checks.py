@@ -223,6 +223,12 @@ def check_the_menu_inserts_models_and_macros(page: Page) -> None:
     page.keys("ESCAPE")
     assert page.js("document.getElementById('menu').open") is False
     assert page.text == TEXT
+    page.caret(len(TEXT))
+    page.keys("CONTROL+k")
+    page.until(lambda: page.js("document.activeElement.id") == "query")
+    page.keys(*"sandwich", "ENTER")
+    page.until(lambda: page.text.endswith("sandwich(6)"))
+    assert page.settled().problems == []
 
 
 def check_markup_is_text(page: Page) -> None:

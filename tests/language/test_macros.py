@@ -87,6 +87,7 @@ def test_a_macro_says_its_size_without_being_expanded(macro: object) -> None:
 def test_every_macro_has_a_line_of_documentation_and_so_has_each_parameter() -> None:
     assert sorted(MACROS) == ["macaron", "par", "sandwich"]
     for macro in MACROS.values():
+        assert parse(macro.example).layer_types
         assert macro.doc
         assert all(param.doc for param in macro.params)
         assert macro.usage == f"{macro.name}({', '.join(param.name for param in macro.params)})"
