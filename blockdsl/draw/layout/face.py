@@ -194,9 +194,8 @@ class Faces:
         self.width = LEAST
         self.faces: dict[str, _Face] = {}
         self._written: dict[tuple[str, ...], str] = {}
-        self._looks: dict[
-            tuple[int, float, str, str, bool], Look
-        ] = {}  # by the id of a face: its words take long to hash
+        # By the id of a face, whose words take long to hash.
+        self._looks: dict[tuple[int, float, str, str, bool], Look] = {}
         self.known: dict[Hashable, _Face] = {}  # of blocks that have the same written in them
 
     def measure(self, blocks: Iterable[DrawnBlock]) -> None:
