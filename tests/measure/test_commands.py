@@ -126,6 +126,8 @@ def test_the_table_has_the_numbers_of_the_json(tmp_path: Path) -> None:
     assert found.to_html(show="time") != found.to_html(show="gain")
     assert found.to_png(show="time") != found.to_png(show="gain")
     assert found.to_pdf(tmp_path / "x.pdf", show="gain")[:4] == b"%PDF"
+    with pytest.raises(UserError, match="there is no measurement 'peak'; there are time, gain"):
+        found.to_svg(show="peak")
     with pytest.raises(UserError, match=r"x\.png: to_svg writes \.svg files; to_png writes \.png"):
         found.to_svg(tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
@@ -238,10 +240,8 @@ def test_what_is_held_out_is_read_unless_a_text_is_given(run: Path) -> None:
         (["profile", "nothing.json"], "there is no file nothing.json"),
         (["profile", "a q"], "unknown block 'q'"),
         (["profile", "a f", "--show", "speed"], "invalid choice: 'speed'"),
-        (
-            ["profile", "a f", "--show", "peak"],
-            "there is no measurement 'peak'; there are time, forward, backward, saved",
-        ),
+        (["profile", "a f", "--show", "peak"], "--show peak: measured on a GPU alone, as with --device cuda"),
+        (["profile", "a f", "--show", "backward", "--forward-only"], "--show backward: --forward-only leaves it out"),
         (["profile", "a f", "--detail", "op"], "--detail is of the picture: say where to with -o"),
         (["profile", "a f", "-o", "x.gif"], "x.gif: a picture's name ends in .svg, .png, .pdf, .html"),
         (["profile", "a f", "-o", "x.html", "--columns", "2"], "--columns: not for .html files"),

@@ -66,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
 
     train.limit_threads()
     train.check_device(args.device)
+    if args.device == "cpu" and args.show in ("peak", "of_peak"):
+        raise UserError(f"--show {args.show}: measured on a GPU alone, as with --device cuda")
+    if args.forward_only and args.show == "backward":
+        raise UserError("--show backward: --forward-only leaves it out")
     if args.precision not in measure.PRECISIONS:
         raise UserError(f"--precision {args.precision}: there are {' and '.join(measure.PRECISIONS)}")
     if args.device == "cpu":
