@@ -61,7 +61,7 @@ def in_effect(diff: Difference, changed: Changed) -> list[Change]:
 
 
 def _of_logits(diff: Difference, changed: Changed) -> list[Change]:
-    """What differs of the output: by tied logits too, whose scale and bias are others where they are left open."""
+    """What differs of the output; of a scale and a bias of logits that are left open, what they come to."""
     ends = diff.before.nx.nodes[changed.before], diff.after.nx.nodes[changed.after]
     if any(attrs["logits_dim"] is None for attrs in ends):
         return [*changed.changes]

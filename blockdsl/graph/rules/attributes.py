@@ -77,15 +77,20 @@ def _node(node: Any, attrs: Mapping[str, Any]) -> Iterator[Finding]:
         problem = f"unknown node type {node_type!r}; the types are {', '.join(NODE_ATTRIBUTES)}"
         yield Finding(f"{node}: {problem}", f"g.replace({node!r}, 'f')" if node_type is None else take_out(node))
         return
-    kind = kinds().get(str(attrs.get("kind"))) if node_type == "block" else None
-    options = by_name(kind.all_options()) if kind is not None else {}
     for problem, name, value in _problems({n: dict if isinstance(v, dict) else v for n, v in attrs.items()}):
-        if name in options and name in attrs and isinstance(attrs.get("options"), dict):
+        if node_type == "block" and _is_misplaced(name, attrs):
             here = f"g.nx.nodes[{node!r}]"
             said = f"{name} is an option, not an attribute of the node"
             yield Finding(f"{node}: {said}", f"{here}['options'][{name!r}] = {here}.pop({name!r})")
         else:
             yield Finding(f"{node}: {problem}", _mended(node, attrs, name, value))
+
+
+def _is_misplaced(name: str, attrs: Mapping[str, Any]) -> bool:
+    """Whether it is an option of a block's kind that stands beside the options."""
+    kind = kinds().get(str(attrs.get("kind")))
+    known = kind is not None and name in by_name(kind.all_options())
+    return known and name in attrs and isinstance(attrs.get("options"), dict)
 
 
 @by_content
