@@ -11,6 +11,7 @@ from lark import Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from ..errors import PatternError, Span, shortened
+from ..registry.kinds import kinds
 
 
 def span_of(token: Token | None) -> Span:
@@ -203,7 +204,9 @@ class _Unexpected:
             before, inside = self.text[: span_of(self.opened).end], self.text[span_of(self.opened).end :]
             if re.search(r"\bset\s*\($", before):
                 return cannot, _SET_TAKES_NONE
-            if re.match(r"\s*\w+\s*[=,]", inside):
+            first, comes = re.match(r"\s*(\w*)\s*([=,]?)", inside).groups()  # type: ignore[union-attr]
+            kind = kinds().get(self.opened.rstrip("("))
+            if comes or (kind is not None and first in kind.written_by_name):
                 return cannot, "options are separated by ',' and end with ')', as in a(heads=8, causal)"
             return cannot, _OPENS_OPTIONS
         if self.alone:
