@@ -128,6 +128,12 @@ def test_changes_of_the_whole_stack_are_at_its_head_and_not_on_each_block() -> N
     assert "alike:" not in head
 
 
+def test_a_shift_that_all_blocks_change_is_told_once() -> None:
+    picture = drawn(graph("a f", shift_tokens=1), graph("a f"))
+    assert "shift 1 → 0" in " · ".join(line.words for line in picture.head)
+    assert not [word for box in picture.of("block") for word in box.words if "→" in word]
+
+
 def test_many_that_only_one_has_go_on_in_other_columns() -> None:
     many = " ".join(f"f(mult={i + 1})" for i in range(50))
     picture = drawn(graph("a"), graph(f"a {many}"))

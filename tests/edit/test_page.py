@@ -104,6 +104,21 @@ def test_a_server_that_dies_and_comes_back(page: Page, site: Site) -> None:
     assert page.text == "# new\n" + TEXT
 
 
+def test_a_picture_is_told_from_the_one_before_however_fast_keys_follow(page: Page) -> None:
+    page.driver.execute_script("""const own = window.fetch;
+        window.told = [];
+        window.fetch = async (...asked) => {
+            const answer = await own(...asked), { do: what, known } = JSON.parse(asked[1].body);
+            if (what === "look") told.push([known.picture, (await answer.clone().json()).picture.picture]);
+            return answer;
+        };""")
+    page.caret(len(TEXT) - 1)
+    page.driver.execute_script("for (const key of ' a f') document.execCommand('insertText', false, key)")
+    told = page.settled().js("told")
+    assert len(told) > 1
+    assert [before for before, _ in told[1:]] == [number for _, number in told[:-1]]
+
+
 def test_closing_and_reopening_loses_nothing(page: Page, site: Site) -> None:
     page.write("a f a")
     page.driver.switch_to.new_window("tab")

@@ -54,7 +54,6 @@ class Captions:
         self.beside = {node: reads.read_beside(graph, node) for node in graph.nx}
         self.usual = _usual(graph) | ({} if beside is None else _usual(beside))
         self._usual_items = {kind: tuple(usual.items()) for kind, usual in self.usual.items()}
-        self._usual_items = {kind: tuple(usual.items()) for kind, usual in self.usual.items()}
         self.before: dict[str, str] = {}
         self.added: dict[str, list[str]] = {}
         self.gaps: set[str] = set()

@@ -185,7 +185,9 @@ def _of_norm(diff: Difference, change: Change) -> bool:
     """Whether the words for the norm tell it, in one of the graphs at least."""
     for graph in (diff.before, diff.after):
         blocks = (graph.block(node)["options"] for node in graph.nodes("block"))
-        options = next(own for own in blocks if change.name in own)
+        options = next((own for own in blocks if change.name in own), None)
+        if options is None:  # a shift or a scale: no option
+            return False
         was, now = ({**options, change.name: value} for value in (change.before, change.after))
         if norm_words(was) != norm_words(now):
             return True

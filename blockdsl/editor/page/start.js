@@ -42,7 +42,7 @@ function request() {
   return {
     do: "look", text: text.text, settings: settings(), against: comparing() ? against.text : null,
     detail: by("detail").value, color: by("color").value, unfold: by("unfold").ariaPressed === "true",
-    known: picture.known(),
+    get known() { return picture.known(); },  // when it is asked: pictures may come between that and the key
     seq_len: Math.max(1, Math.floor(Number(by("length").value)) || 1), dtype: by("dtype").value,
   };
 }
