@@ -104,6 +104,19 @@ def test_a_server_that_dies_and_comes_back(page: Page, site: Site) -> None:
     assert page.text == "# new\n" + TEXT
 
 
+def test_an_answer_that_breaks_off_is_asked_for_again(page: Page, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(self: Any, status: int, content: bytes, type: str) -> None:
+        monkeypatch.undo()
+        head = f"HTTP/1.1 {status:d} OK\r\nContent-Type: {type}\r\nContent-Length: {len(content)}\r\n\r\n"
+        self.wfile.write(head.encode() + content[: len(content) // 2])
+        self.close_connection = True
+
+    monkeypatch.setattr(site.server.RequestHandlerClass, "_send", half)
+    page.write("a f a")
+    assert page.names(".block") == ["a0", "f1", "a2"]
+    assert page.status == ""
+
+
 def test_a_picture_is_told_from_the_one_before_however_fast_keys_follow(page: Page) -> None:
     page.driver.execute_script("""const own = window.fetch;
         window.told = [];

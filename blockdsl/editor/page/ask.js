@@ -4,17 +4,18 @@
 export class NoAnswer extends Error {}
 
 export async function ask(request) {
-  let response;
+  let response, answer;
   try {
     response = await fetch("respond", {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(request),
     });
-  } catch {
+    answer = await (response.ok ? response.json() : response.text());
+  } catch {  // in the middle of the answer, too
     throw new NoAnswer("The server does not answer. What you write stays here, and it is asked again.");
   }
   if (response.status === 403) {
     throw new NoAnswer("The server has another address now: open the one that it printed. What you wrote is kept.");
   }
-  if (!response.ok) throw new NoAnswer(await response.text());
-  return response.json();
+  if (!response.ok) throw new NoAnswer(answer);
+  return answer;
 }
