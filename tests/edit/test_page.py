@@ -132,6 +132,18 @@ def test_a_picture_is_told_from_the_one_before_however_fast_keys_follow(page: Pa
     assert [before for before, _ in told[1:]] == [number for _, number in told[:-1]]
 
 
+def test_a_page_that_opens_with_a_mistake_has_words_where_the_picture_is_to_be(page: Page) -> None:
+    page.write("a ( f")
+    page.driver.refresh()
+    page.settled()
+    instead = "getComputedStyle(document.querySelector('#view'), '::before').content"
+    assert page.js(instead) == '"The picture is drawn once the text has no mistake."'
+    page.driver.execute_script("document.querySelector('#view').classList.remove('stale')")  # as before an answer
+    assert page.js(instead) == "none"
+    page.write("a f")
+    assert page.names(".block") == ["a0", "f1"]
+
+
 def test_closing_and_reopening_loses_nothing(page: Page, site: Site) -> None:
     page.write("a f a")
     page.driver.switch_to.new_window("tab")
