@@ -54,6 +54,8 @@ class Cost(NamedTuple):
     def __mul__(self, times: int) -> Cost:  # type: ignore[override]
         return Cost(*(times * count for count in self))
 
+    __rmul__ = __mul__  # type: ignore[assignment]
+
     @property
     def active(self) -> int:
         """The parameters that one token uses."""

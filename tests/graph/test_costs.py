@@ -286,6 +286,13 @@ def test_nodes_add_up_and_a_tied_block_costs_its_owner() -> None:
     assert sum(cost.flops for cost in costs.values()) == g.flops(3)
 
 
+def test_costs_are_added_and_multiplied_part_by_part() -> None:
+    cost = Cost(blocks=1, parameters=5, flops=7, cached=2, cached_bytes=3, cached_float32=4, idle=1)
+    three = Cost(blocks=3, parameters=15, flops=21, cached=6, cached_bytes=9, cached_float32=12, idle=3)
+    assert cost + cost + cost == cost * 3 == 3 * cost == sum([cost] * 3, Cost()) == three
+    assert (three.active, three.cache_bytes(2)) == (12, 6 * 2 + 9 + 12 * 4)
+
+
 def test_stages_add_up() -> None:
     g = blockdsl.compile("f a f | deep: (a & f)*2 f | f", **(SIZES | TOKENS))
     rows = dict(by_stage(g, Sizes(1, 5, 5)))
