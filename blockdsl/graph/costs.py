@@ -54,7 +54,8 @@ class Cost(NamedTuple):
     def __mul__(self, times: int) -> Cost:  # type: ignore[override]
         return Cost(*(times * count for count in self))
 
-    __rmul__ = __mul__  # type: ignore[assignment]
+    def __rmul__(self, times: int) -> Cost:  # type: ignore[override]
+        return self * times
 
     @property
     def active(self) -> int:
