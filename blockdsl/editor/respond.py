@@ -23,7 +23,7 @@ from ..graph.costs import Cost, by_stage, row_length, sizes
 from ..language.format import format_text
 from ..language.macros import MACROS
 from ..measurement import short
-from ..registry.kinds import kinds
+from ..registry.kinds import Kind, kinds
 from ..registry.options import whole
 from ..registry.state import ITEM_BYTES, item_bytes
 from ..zoo import FAMILIES, entry
@@ -168,8 +168,8 @@ def _drawn(text: _Given, against: _Given | None, detail: str, color: str, unfold
     return _Drawn(difference(diff, detail=detail, seq_len=seq_len), diff.to_text())
 
 
-_Given = tuple[str, str]
-"""A text and the settings beside it, as `read` takes them."""
+_Given = tuple[str, str, tuple[Kind, ...]]
+"""A text, the settings beside it and the kinds that there are, as `read` takes them."""
 
 
 def _written(request: Request, name: str) -> Written:
@@ -181,7 +181,7 @@ def _given(request: Request, name: str) -> _Given:
     settings = request.get("settings") or {}
     if not isinstance(settings, Mapping):
         raise UserError(f"settings must be an object of names and values, not {type(settings).__name__}")
-    return text, json.dumps(dict(settings), sort_keys=True)
+    return text, json.dumps(dict(settings), sort_keys=True), tuple(kinds().values())
 
 
 def _text(request: Request, name: str) -> str:

@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..graph.resolve import resolve
 from ..graph.still import Still, still
 from ..language.pattern import Pattern, parse
+from ..registry.kinds import Kind
 from .diagnostics import diagnostics
 from .notes import notes
 from .scan import TYPES, scan
@@ -73,8 +74,12 @@ def _beside(node: str, side: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def read(text: str, settings: str) -> Written:
-    """A text read, with these settings beside those in it, as JSON: `true` and `1` are not the same there."""
+def read(text: str, settings: str, registered: tuple[Kind, ...]) -> Written:
+    """A text read, with these settings beside those in it, as JSON: `true` and `1` are not the same there.
+
+    Args:
+        registered: the kinds that there are; with others a text says something else.
+    """
     beside = {name: _value(value) for name, value in json.loads(settings).items()}
     given = dict(beside)
     try:

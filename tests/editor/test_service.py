@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import blockdsl
 from blockdsl import editor
+from blockdsl.editor.respond import respond
 from blockdsl.errors import UserError
+from blockdsl.registry.kinds import kind_of
 
 
 def at(text: str) -> tuple[str, int]:
@@ -257,3 +260,14 @@ def test_values_turn_into_json() -> None:
     assert back["diagnostics"][0]["fix"] == {"start": 5, "end": 8, "text": "a"}
     assert back["tokens"][0] == {"start": 0, "end": 1, "type": "kind"}
     assert back["spans"] == {"a0": [[0, 1]], "f1": [[2, 3]]}
+
+
+def test_a_kind_that_is_registered_later_is_known() -> None:
+    request = {"do": "look", "text": "a feed"}
+    assert respond(request)["picture"] is None
+    blockdsl.register(replace(kind_of("f"), name="feed", builtin=False))
+    try:
+        assert respond(request)["picture"] is not None
+    finally:
+        blockdsl.unregister("feed")
+    assert respond(request)["picture"] is None
