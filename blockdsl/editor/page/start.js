@@ -155,11 +155,11 @@ for (const id of ["undo", "redo"]) {
 }
 const actions = {
   async insert() {
+    const { selectionStart: start, selectionEnd: end } = text.area;  // before the menu has the focus, which may lose it
     const entry = await choose("Insert", known.menu, "Search models, macros and kinds of blocks");
     if (!entry) return;
     if (entry.text !== undefined) text.replace(0, text.text.length, entry.text);
     else {
-      const { selectionStart: start, selectionEnd: end } = text.area;
       const space = (sign) => (/[\w)*]/.test(sign ?? "") ? " " : "");
       text.replace(start, end, space(text.text[start - 1]) + entry.insert + space(text.text[end]));
     }
